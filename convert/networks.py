@@ -1,0 +1,322 @@
+"""Published names and layouts → ours, one function a network. Dimensions come from the tensors.
+
+Each function takes a `Checkpoint` and returns the components it holds: a config and our tensors. This is
+the one place where names are mapped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from mlx_happyhorse.errors import ModelError
+from mlx_happyhorse.models.audio_vae import AudioVAEConfig
+from mlx_happyhorse.models.text_encoder import TextEncoderConfig
+from mlx_happyhorse.models.transformer import TransformerConfig
+from mlx_happyhorse.models.turbo_decoder import TurboDecoderConfig
+from mlx_happyhorse.models.video_vae import VideoVAEConfig
+from mlx_happyhorse.sequence import ROPE_BASE
+
+from .checkpoint import Checkpoint
+
+ALIGNMENT = 128  # MLP widths are padded to a multiple: quantization groups divide it
+
+
+class Component(NamedTuple):
+    config: dict[str, Any]
+    tensors: dict[str, mx.array]
+
+
+def recognise(checkpoint: Checkpoint) -> Callable[[Checkpoint], dict[str, Component]]:
+    """The function that converts this checkpoint. Raises ModelError if none does."""
+    for marker, function in (
+        ("adapter.video_embedder.weight", transformer),
+        ("model.encoder.embed_tokens.weight", text_encoder),
+        ("encoder.embed_tokens.weight", text_encoder),
+        ("pretransform.model.encoder.layers.0.weight_v", audio_vae),
+        ("encoder.downsamples.0.downsamples.0.residual.0.gamma", video_vae),
+        ("decoder.up_blocks.0.resnets.0.conv1.conv.weight", turbo_decoder),
+        ("up_blocks.0.resnets.0.conv1.conv.weight", turbo_decoder),
+    ):
+        if marker in checkpoint:
+            return function
+    found = ", ".join(sorted(checkpoint.tensors)[:3])
+    raise ModelError(
+        f"{checkpoint.path} is none of the known checkpoints (MagiHuman transformer or Turbo decoder, "
+        f"T5-Gemma, Wan 2.2 VAE, Stable Audio); it holds {found} …"
+    )
+
+
+def transformer(ckpt: Checkpoint) -> dict[str, Component]:
+    settings = ckpt.settings("local_attn_layers")
+    hidden, video_channels = ckpt.shape("adapter.video_embedder.weight")
+    layers = ckpt.count("block.layers.{}.")
+    blocks = [f"block.layers.{i}." for i in range(layers)]
+    experts = [ckpt.shape(b + "attention.pre_norm.weight")[0] // hidden for b in blocks]
+    gelu = [_is_gelu(ckpt, b, e) for b, e in zip(blocks, experts, strict=True)]
+    dim = ckpt.shape(blocks[0] + "attention.q_norm.weight")[0] // experts[0]
+    heads = ckpt.shape(blocks[0] + "attention.linear_proj.weight")[1] // dim
+    rows = ckpt.shape(blocks[0] + "attention.linear_qkv.weight")[0] // experts[0]
+    widths = [ckpt.shape(b + "mlp.down_proj.weight")[1] for b in blocks]
+    config = TransformerConfig(
+        hidden_size=hidden,
+        num_layers=layers,
+        num_heads=heads,
+        num_kv_heads=(rows - heads - heads * dim) // (2 * dim),
+        head_dim=dim,
+        gelu_size=next((w for w, g in zip(widths, gelu, strict=True) if g), 0),
+        swiglu_size=next((_aligned(w) for w, g in zip(widths, gelu, strict=True) if not g), 0),
+        video_channels=video_channels,
+        audio_channels=ckpt.shape("adapter.audio_embedder.weight")[1],
+        text_channels=ckpt.shape("adapter.text_embedder.weight")[1],
+        modality_layers=tuple(i for i, e in enumerate(experts) if e > 1),
+        gelu_layers=tuple(i for i, g in enumerate(gelu) if g),
+        local_layers=tuple(settings.get("local_attn_layers", ())),
+    )
+    _check_bands(ckpt, config)
+    out: dict[str, mx.array] = {}
+    for ours, theirs in (("video", "video"), ("audio", "audio"), ("text", "text")):
+        for part in ("weight", "bias"):
+            out[f"{ours}_embedder.{part}"] = _fp32(ckpt.take(f"adapter.{theirs}_embedder.{part}"))
+    for name in ("video", "audio"):
+        out[f"{name}_norm.weight"] = _one_plus(ckpt.take(f"final_norm_{name}.weight"))
+        out[f"{name}_head.weight"] = _fp32(ckpt.take(f"final_linear_{name}.weight"))
+    for i, block in enumerate(blocks):
+        out |= _layer(ckpt, block, f"layers.{i}.experts.", experts[i], gelu[i], config)
+    return {"transformer": Component({"type": "transformer", **asdict(config)}, out)}
+
+
+def _is_gelu(ckpt: Checkpoint, block: str, experts: int) -> bool:
+    up = ckpt.shape(block + "mlp.up_gate_proj.weight")[0] // experts
+    return up == ckpt.shape(block + "mlp.down_proj.weight")[1]
+
+
+def _check_bands(ckpt: Checkpoint, config: TransformerConfig) -> None:
+    """The frequencies are recomputed in full precision; a checkpoint with others would be another model."""
+    bands = _fp32(ckpt.take("adapter.rope.bands"))
+    expected = ROPE_BASE ** (-mx.arange(config.rope_bands) / config.rope_bands)
+    if bands.shape != expected.shape or not mx.allclose(bands, expected, rtol=1e-2):
+        raise ModelError(f"{ckpt.path} has rotation frequencies (adapter.rope.bands) of another kind.")
+
+
+def _layer(
+    ckpt: Checkpoint, block: str, ours: str, experts: int, gelu: bool, config: TransformerConfig
+) -> dict[str, mx.array]:
+    out: dict[str, mx.array] = {}
+
+    def put(name: str, theirs: str, change: Callable[[mx.array], mx.array]) -> None:
+        tensor = ckpt.take(block + theirs)
+        if tensor.shape[0] % experts:
+            raise ModelError(f"tensor {block}{theirs} {tensor.shape} does not divide by {experts}.")
+        for i, part in enumerate(mx.split(tensor, experts)):
+            out[f"{ours}{i}.{name}.weight"] = change(part)
+
+    gate_rows = config.num_heads
+    qkv = ckpt.tensors.get(block + "attention.linear_qkv.weight")
+    put("attention_norm", "attention.pre_norm.weight", _one_plus)
+    put("q_norm", "attention.q_norm.weight", _one_plus)
+    put("k_norm", "attention.k_norm.weight", _one_plus)
+    put("qkv", "attention.linear_qkv.weight", lambda w: w[:-gate_rows])
+    if qkv is not None:
+        ckpt.tensors[block + "attention.linear_qkv.weight"] = qkv
+    put("gate", "attention.linear_qkv.weight", lambda w: w[-gate_rows:])
+    put("proj", "attention.linear_proj.weight", lambda w: w)
+    put("mlp_norm", "mlp.pre_norm.weight", _one_plus)
+    if gelu:
+        put("up", "mlp.up_gate_proj.weight", lambda w: w)
+        put("down", "mlp.down_proj.weight", lambda w: w)
+    else:
+        put("gate_up", "mlp.up_gate_proj.weight", _gate_then_up)
+        put("down", "mlp.down_proj.weight", lambda w: _pad(w, axis=1))
+    return out
+
+
+def _gate_then_up(weight: mx.array) -> mx.array:
+    """Rows gate, up, gate, up, … → all of gate, then all of up, each padded with zero rows."""
+    return mx.concatenate([_pad(weight[0::2], axis=0), _pad(weight[1::2], axis=0)])
+
+
+def _aligned(width: int) -> int:
+    return -(-width // ALIGNMENT) * ALIGNMENT
+
+
+def _pad(weight: mx.array, axis: int) -> mx.array:
+    widths = [(0, 0), (0, 0)]
+    widths[axis] = (0, _aligned(weight.shape[axis]) - weight.shape[axis])
+    return mx.pad(weight, widths)
+
+
+def _one_plus(weight: mx.array) -> mx.array:
+    """Gemma's and MagiHuman's norms multiply by 1 + weight; ours by weight."""
+    return 1 + _fp32(weight)
+
+
+def _fp32(tensor: mx.array) -> mx.array:
+    return tensor.astype(mx.float32)
+
+
+def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
+    ckpt.keep("model.encoder." if "model.encoder.embed_tokens.weight" in ckpt else "encoder.")
+    settings = ckpt.settings("encoder").get("encoder", {})
+    defaults = TextEncoderConfig()
+    dim = settings.get("head_dim", defaults.head_dim)
+    vocab, hidden = ckpt.shape("embed_tokens.weight")
+    layers = ckpt.count("layers.{}.")
+    config = TextEncoderConfig.from_dict(
+        settings
+        | {
+            "vocab_size": vocab,
+            "hidden_size": hidden,
+            "intermediate_size": ckpt.shape("layers.0.mlp.up_proj.weight")[0],
+            "num_hidden_layers": layers,
+            "num_attention_heads": ckpt.shape("layers.0.self_attn.q_proj.weight")[0] // dim,
+            "num_key_value_heads": ckpt.shape("layers.0.self_attn.k_proj.weight")[0] // dim,
+        }
+    )
+    tensors = {
+        name: _one_plus(t) if name.endswith("norm.weight") else t
+        for name, t in ((name, ckpt.take(name)) for name in sorted(ckpt.tensors))
+    }
+    return {"text_encoder": Component({"type": "text_encoder", **asdict(config)}, tensors)}
+
+
+def video_vae(ckpt: Checkpoint) -> dict[str, Component]:
+    encoder, encoder_config = _video_half(ckpt, "encoder.", "downsamples", "conv1", "to_moments")
+    decoder, decoder_config = _video_half(ckpt, "decoder.", "upsamples", "conv2", "from_latent")
+    return {
+        "video_encoder": Component({"type": "video_encoder", **asdict(encoder_config)}, encoder),
+        "video_decoder": Component({"type": "video_decoder", **asdict(decoder_config)}, decoder),
+    }
+
+
+def _video_half(
+    ckpt: Checkpoint, half: str, stage: str, pointwise: str, ours: str
+) -> tuple[dict[str, mx.array], VideoVAEConfig]:
+    levels = ckpt.count(half + stage + ".{}.")
+    paths = [f"{half}{stage}.{i}.{stage}." for i in range(levels)]
+    blocks = sum(f"{paths[0]}{j}.residual.0.gamma" in ckpt for j in range(64))
+    outputs = [ckpt.shape(p + "0.residual.3.gamma")[0] for p in paths]
+    temporal = [f"{p}{blocks}.time_conv.weight" in ckpt for p in paths[:-1]]
+    if half == "decoder.":
+        outputs, temporal, blocks = outputs[::-1], temporal[::-1], blocks - 1
+        width = outputs[0]
+    else:
+        width = ckpt.shape(half + "conv1.weight")[0]
+    config = VideoVAEConfig(
+        width=width,
+        latent_channels=ckpt.shape("conv2.weight" if "conv2.weight" in ckpt else "decoder.conv1.weight")[1],
+        multipliers=tuple(o // width for o in outputs),
+        residual_blocks=blocks,
+        temporal=tuple(temporal),
+    )
+    direction = "down" if half == "encoder." else "up"
+    out = {f"{ours}.{p}": _squeeze(ckpt.take(f"{pointwise}.{p}")) for p in ("weight", "bias")}
+    for name in sorted(n for n in ckpt.tensors if n.startswith(half)):
+        out[_video_name(name.removeprefix(half), direction)] = _video_tensor(name, ckpt.take(name))
+    return out, config
+
+
+def _video_name(name: str, direction: str) -> str:
+    for pattern, replacement in (
+        (r"^conv1\.", "conv_in."),
+        (r"^head\.0\.", "norm_out."),
+        (r"^head\.2\.", "conv_out."),
+        (r"^middle\.0\.", "middle.before."),
+        (r"^middle\.1\.", "middle.attention."),
+        (r"^middle\.2\.", "middle.after."),
+        (r"^(?:down|up)samples\.(\d+)\.(?:down|up)samples\.\d+\.(resample|time_conv)\.", rf"{direction}.\1.resample.\2."),
+        (r"^(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.", rf"{direction}.\1.blocks.\2."),
+        (r"resample\.resample\.1\.", "resample.conv."),
+        (r"residual\.0\.", "norm1."),
+        (r"residual\.2\.", "conv1."),
+        (r"residual\.3\.", "norm2."),
+        (r"residual\.6\.", "conv2."),
+    ):
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def _video_tensor(name: str, tensor: mx.array) -> mx.array:
+    if name.endswith("gamma"):
+        return _fp32(tensor).reshape(-1)
+    if name.endswith(("to_qkv.weight", "proj.weight")):
+        return _squeeze(tensor)
+    return _channels_last(tensor)
+
+
+def _squeeze(tensor: mx.array) -> mx.array:
+    """A pointwise convolution's weight as a linear layer's."""
+    return _fp32(tensor).reshape(tensor.shape[:2])
+
+
+def _channels_last(tensor: mx.array) -> mx.array:
+    """(out, in, *kernel) → (out, *kernel, in); biases pass."""
+    return mx.moveaxis(_fp32(tensor), 1, -1) if tensor.ndim > 1 else _fp32(tensor)
+
+
+def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
+    if "decoder.conv_in.conv.weight" in ckpt:
+        ckpt.keep("decoder.")
+    settings = ckpt.settings("first_chunk_size")
+    if ckpt.shape("conv_out.conv.weight")[0] != 12:
+        raise ModelError(f"{ckpt.path}: only Turbo decoders that end in a 2×2 unpatchify are known.")
+    levels = ckpt.count("up_blocks.{}.")
+    blocks = [f"up_blocks.{i}." for i in reversed(range(levels))]
+    defaults = TurboDecoderConfig()
+    config = TurboDecoderConfig(
+        latent_channels=ckpt.shape("conv_in.conv.weight")[1],
+        widths=tuple(ckpt.shape(b + "resnets.0.conv2.conv.weight")[0] for b in blocks),
+        layers=(*(ckpt.count(b + "resnets.{}.") for b in blocks), ckpt.count("mid_block.resnets.{}.")),
+        upsample=tuple(b + "upsamplers.0.resample.1.weight" in ckpt for b in blocks),
+        spatial_only=tuple(
+            b + "upsamplers.0.resample.1.weight" in ckpt
+            and b + "upsamplers.0.time_conv.conv.weight" not in ckpt
+            for b in blocks
+        ),
+        norm_eps=settings.get("resnet_norm_eps", defaults.norm_eps),
+        first_window=settings.get("first_chunk_size", defaults.first_window),
+        window=settings.get("step_size", defaults.window),
+    )
+    tensors = {
+        _turbo_name(name): _channels_last(ckpt.take(name)) for name in sorted(ckpt.tensors)
+    }
+    return {"video_decoder": Component({"type": "turbo_decoder", **asdict(config)}, tensors)}
+
+
+def _turbo_name(name: str) -> str:
+    name = name.replace(".conv.", ".").replace("mid_block.resnets.", "mid_block.")
+    return name.replace("upsamplers.0.resample.1.", "upsampler.conv.").replace("upsamplers.0.", "upsampler.")
+
+
+def audio_vae(ckpt: Checkpoint) -> dict[str, Component]:
+    ckpt.keep("pretransform.model.")
+    channels, audio_channels, _ = ckpt.shape("encoder.layers.0.weight_v")
+    levels = ckpt.count("encoder.layers.{}.") - 3
+    downs = [ckpt.shape(f"encoder.layers.{i + 1}.layers.4.weight_v") for i in range(levels)]
+    config = AudioVAEConfig(
+        channels=channels,
+        c_mults=tuple(out // channels for out, _, _ in downs),
+        strides=tuple(kernel // 2 for _, _, kernel in downs),
+        latent_dim=ckpt.shape("decoder.layers.0.weight_v")[1],
+        audio_channels=audio_channels,
+    )
+    tensors: dict[str, mx.array] = {}
+    for name in sorted(ckpt.tensors):
+        if name.endswith("weight_v"):
+            base = name.removesuffix("_v")
+            weight = _fold_weight_norm(ckpt.take(name), ckpt.take(base + "_g"))
+            transposed = re.fullmatch(r"decoder\.layers\.\d+\.layers\.1\.weight", base)
+            # (in, out, kernel) or (out, in, kernel); ours ends in what is multiplied or in the output
+            tensors[base] = weight.swapaxes(1, 2) if transposed else _channels_last(weight)
+        elif not name.endswith("weight_g"):
+            tensors[name] = _fp32(ckpt.take(name))
+    return {"audio_vae": Component({"type": "audio_vae", **asdict(config)}, tensors)}
+
+
+def _fold_weight_norm(v: mx.array, g: mx.array) -> mx.array:
+    v, g = _fp32(v), _fp32(g)
+    return v * (g / mx.sqrt(mx.square(v).sum(axis=(1, 2), keepdims=True)))

@@ -1,0 +1,13 @@
+"""What can go wrong in a way that a person can mend; the messages are meant for that person."""
+
+
+class HappyHorseError(Exception):
+    """Base of the package's own errors."""
+
+
+class RequestError(HappyHorseError, ValueError):
+    """What was asked for is impossible as asked."""
+
+
+class ModelError(HappyHorseError):
+    """A model's files are missing, damaged or of another kind."""

@@ -1,0 +1,117 @@
+"""T5-Gemma's encoder: Gemma-2 blocks that look both ways.
+
+The config asks for soft-capped attention logits, but the runs that MagiHuman was trained on went without
+(PyTorch's fused attention ignores the cap), so there is none here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import mlx.core as mx
+import mlx.nn as nn
+
+from .config import Config
+
+
+@dataclass
+class TextEncoderConfig(Config):
+    vocab_size: int = 256000
+    hidden_size: int = 3584
+    intermediate_size: int = 14336
+    num_hidden_layers: int = 42
+    num_attention_heads: int = 16
+    num_key_value_heads: int = 8
+    head_dim: int = 256
+    query_pre_attn_scalar: float = 256
+    rope_theta: float = 10000.0
+    rms_norm_eps: float = 1e-6
+    sliding_window: int = 4096
+    layer_types: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.layer_types:
+            kinds = ("sliding_attention", "full_attention")
+            self.layer_types = tuple(kinds[i % 2] for i in range(self.num_hidden_layers))
+
+
+class Norm(nn.RMSNorm):
+    """RMS norm with fp32 weights whose result keeps the input's dtype."""
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return super().__call__(x.astype(mx.float32)).astype(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, config: TextEncoderConfig, window: int | None):
+        super().__init__()
+        hidden, dim = config.hidden_size, config.head_dim
+        self._heads, self._kv_heads = config.num_attention_heads, config.num_key_value_heads
+        self._dim, self._window = dim, window
+        self._scale = config.query_pre_attn_scalar**-0.5
+        self.q_proj = nn.Linear(hidden, self._heads * dim, bias=False)
+        self.k_proj = nn.Linear(hidden, self._kv_heads * dim, bias=False)
+        self.v_proj = nn.Linear(hidden, self._kv_heads * dim, bias=False)
+        self.o_proj = nn.Linear(self._heads * dim, hidden, bias=False)
+        self.rope = nn.RoPE(dim, base=config.rope_theta)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        n = len(x)
+        q = self.rope(self._split(self.q_proj(x), self._heads))
+        k = self.rope(self._split(self.k_proj(x), self._kv_heads))
+        v = self._split(self.v_proj(x), self._kv_heads)
+        mask = None
+        if self._window is not None and n > self._window:
+            i = mx.arange(n)
+            mask = mx.abs(i[:, None] - i[None]) < self._window
+        out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._scale, mask=mask)
+        return self.o_proj(out[0].transpose(1, 0, 2).reshape(n, -1))
+
+    def _split(self, x: mx.array, heads: int) -> mx.array:
+        return x.reshape(len(x), heads, self._dim).transpose(1, 0, 2)[None]
+
+
+class MLP(nn.Module):
+    def __init__(self, hidden: int, intermediate: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.up_proj = nn.Linear(hidden, intermediate, bias=False)
+        self.down_proj = nn.Linear(intermediate, hidden, bias=False)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Block(nn.Module):
+    def __init__(self, config: TextEncoderConfig, kind: str):
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        window = config.sliding_window if kind == "sliding_attention" else None
+        self.self_attn = Attention(config, window)
+        self.mlp = MLP(hidden, config.intermediate_size)
+        self.pre_self_attn_layernorm = Norm(hidden, eps)
+        self.post_self_attn_layernorm = Norm(hidden, eps)
+        self.pre_feedforward_layernorm = Norm(hidden, eps)
+        self.post_feedforward_layernorm = Norm(hidden, eps)
+
+    def __call__(self, x: mx.array) -> mx.array:
+        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x)))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+
+
+class TextEncoder(nn.Module):
+    def __init__(self, config: TextEncoderConfig):
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = [Block(config, kind) for kind in config.layer_types]
+        self.norm = Norm(config.hidden_size, config.rms_norm_eps)
+
+    def __call__(self, ids: mx.array) -> mx.array:
+        """Token ids (n,) → last hidden state (n, hidden) in the embedding's dtype."""
+        x = self.embed_tokens(ids)
+        x = x * mx.array(self.config.hidden_size**0.5, x.dtype)
+        for layer in self.layers:
+            x = layer(x)
+            mx.eval(x)
+        return self.norm(x)

@@ -1,0 +1,101 @@
+"""A component's folder: config.json and safetensors beside it ↔ an MLX module."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from .errors import ModelError
+from .models.audio_vae import AudioVAE, AudioVAEConfig
+from .models.config import Config
+from .models.text_encoder import TextEncoder, TextEncoderConfig
+from .models.transformer import Transformer, TransformerConfig
+from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
+from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
+
+NETWORKS: dict[str, tuple[type[nn.Module], type[Config]]] = {
+    "transformer": (Transformer, TransformerConfig),
+    "text_encoder": (TextEncoder, TextEncoderConfig),
+    "video_encoder": (VideoEncoder, VideoVAEConfig),
+    "video_decoder": (VideoDecoder, VideoVAEConfig),
+    "turbo_decoder": (TurboDecoder, TurboDecoderConfig),
+    "audio_vae": (AudioVAE, AudioVAEConfig),
+}
+DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """A network with the layers and shapes that `config` describes, quantized ones included."""
+    try:
+        network, dimensions = NETWORKS[config["type"]]
+        model = network(dimensions.from_dict(config))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ModelError(f"its config.json does not describe a network of ours ({error!r}).") from error
+    if quantization := config.get("quantization"):
+        nn.quantize(model, class_predicate=lambda path, _: quantization.get(path, False))
+    return model
+
+
+def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
+    """The network in `folder`, its weights not yet read from disk.
+
+    Weights stored in 16 bits are what linears multiply with: `dtype` replaces their precision, and
+    stays the precision of their inputs. What is stored in fp32 stays fp32. Raises ModelError."""
+    config = read_json(folder / "config.json")
+    try:
+        model = build(config)
+        weights = _read(folder)
+        if dtype is not None:
+            half = (mx.float16, mx.bfloat16)
+            weights = {k: w.astype(dtype) if w.dtype in half else w for k, w in weights.items()}
+        check(model, {k: w.shape for k, w in weights.items()})
+    except ModelError as error:
+        raise ModelError(f"{folder} cannot be used: {error}") from error
+    model.load_weights(list(weights.items()), strict=True)
+    if isinstance(model, Transformer):
+        model.dtype = dtype or DTYPES[config.get("dtype", "bfloat16")]
+    model.eval()
+    return model
+
+
+def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises ModelError that names the first missing, unknown or misshapen tensor."""
+    expected = {k: v.shape for k, v in tree_flatten(model.parameters())}
+    for problem, names in (
+        ("lacks", expected.keys() - shapes.keys()),
+        ("has an unknown", shapes.keys() - expected.keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ModelError(f"the checkpoint {problem} tensor {min(names)}{more}.")
+    for name, shape in expected.items():
+        if tuple(shapes[name]) != tuple(shape):
+            raise ModelError(f"tensor {name} is {tuple(shapes[name])}, expected {tuple(shape)}.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} does not hold a JSON object.")
+    return values
+
+
+def _read(folder: Path) -> dict[str, mx.array]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError("there is no .safetensors file in it.")
+    weights: dict[str, mx.array] = {}
+    for file in files:
+        try:
+            weights |= mx.load(str(file))
+        except (RuntimeError, ValueError) as error:
+            raise ModelError(f"{file.name} is damaged: {error}.") from error
+    return weights
