@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import asdict
+from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -23,6 +23,7 @@ from mlx_happyhorse.sequence import ROPE_BASE
 
 from .checkpoint import Checkpoint
 
+Change = Callable[[mx.array], mx.array]
 ALIGNMENT = 128  # MLP widths are padded to a multiple: quantization groups divide it
 
 
@@ -68,26 +69,38 @@ def transformer(ckpt: Checkpoint) -> dict[str, Component]:
         num_heads=heads,
         num_kv_heads=(rows - heads - heads * dim) // (2 * dim),
         head_dim=dim,
-        gelu_size=next((w for w, g in zip(widths, gelu, strict=True) if g), 0),
+        gelu_size=next((_aligned(w) for w, g in zip(widths, gelu, strict=True) if g), 0),
         swiglu_size=next((_aligned(w) for w, g in zip(widths, gelu, strict=True) if not g), 0),
         video_channels=video_channels,
         audio_channels=ckpt.shape("adapter.audio_embedder.weight")[1],
         text_channels=ckpt.shape("adapter.text_embedder.weight")[1],
         modality_layers=tuple(i for i, e in enumerate(experts) if e > 1),
         gelu_layers=tuple(i for i, g in enumerate(gelu) if g),
-        local_layers=tuple(settings.get("local_attn_layers", ())),
+        **_given(
+            settings,
+            local_layers="local_attn_layers",
+            local_frames="frame_receptive_field",
+            coordinates="coords",
+        ),
     )
     _check_bands(ckpt, config)
     out: dict[str, mx.array] = {}
-    for ours, theirs in (("video", "video"), ("audio", "audio"), ("text", "text")):
+    for name in ("video", "audio", "text"):
         for part in ("weight", "bias"):
-            out[f"{ours}_embedder.{part}"] = _fp32(ckpt.take(f"adapter.{theirs}_embedder.{part}"))
+            out[f"{name}_embedder.{part}"] = _fp32(ckpt.take(f"adapter.{name}_embedder.{part}"))
     for name in ("video", "audio"):
         out[f"{name}_norm.weight"] = _one_plus(ckpt.take(f"final_norm_{name}.weight"))
         out[f"{name}_head.weight"] = _fp32(ckpt.take(f"final_linear_{name}.weight"))
     for i, block in enumerate(blocks):
-        out |= _layer(ckpt, block, f"layers.{i}.experts.", experts[i], gelu[i], config)
-    return {"transformer": Component({"type": "transformer", **asdict(config)}, out)}
+        layer = _layer(ckpt, block, gelu[i], experts[i], heads)
+        out |= {f"layers.{i}.experts.{name}": tensor for name, tensor in layer.items()}
+    return {"transformer": Component({"type": "transformer", **config.to_dict()}, out)}
+
+
+def _given(settings: dict[str, Any], **names: str) -> dict[str, Any]:
+    """What the settings say under their own names, under ours."""
+    values = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _is_gelu(ckpt: Checkpoint, block: str, experts: int) -> bool:
@@ -103,35 +116,28 @@ def _check_bands(ckpt: Checkpoint, config: TransformerConfig) -> None:
         raise ModelError(f"{ckpt.path} has rotation frequencies (adapter.rope.bands) of another kind.")
 
 
-def _layer(
-    ckpt: Checkpoint, block: str, ours: str, experts: int, gelu: bool, config: TransformerConfig
-) -> dict[str, mx.array]:
+def _layer(ckpt: Checkpoint, block: str, gelu: bool, experts: int, heads: int) -> dict[str, mx.array]:
+    """One layer's tensors, named `expert index.our name.weight`."""
+    widen = partial(_pad, axis=0)
+    parts: dict[str, dict[str, Change]] = {
+        "attention.pre_norm": {"attention_norm": _one_plus},
+        "attention.linear_qkv": {"qkv": lambda w: w[:-heads], "gate": lambda w: w[-heads:]},
+        "attention.q_norm": {"q_norm": _one_plus},
+        "attention.k_norm": {"k_norm": _one_plus},
+        "attention.linear_proj": {"proj": lambda w: w},
+        "mlp.pre_norm": {"mlp_norm": _one_plus},
+        "mlp.up_gate_proj": {"up": widen} if gelu else {"gate_up": _gate_then_up},
+        "mlp.down_proj": {"down": partial(_pad, axis=1)},
+    }
     out: dict[str, mx.array] = {}
-
-    def put(name: str, theirs: str, change: Callable[[mx.array], mx.array]) -> None:
-        tensor = ckpt.take(block + theirs)
+    for theirs, changes in parts.items():
+        name = f"{block}{theirs}.weight"
+        tensor = ckpt.take(name)
         if tensor.shape[0] % experts:
-            raise ModelError(f"tensor {block}{theirs} {tensor.shape} does not divide by {experts}.")
+            raise ModelError(f"tensor {name} {tensor.shape} does not divide among {experts} experts.")
         for i, part in enumerate(mx.split(tensor, experts)):
-            out[f"{ours}{i}.{name}.weight"] = change(part)
-
-    gate_rows = config.num_heads
-    qkv = ckpt.tensors.get(block + "attention.linear_qkv.weight")
-    put("attention_norm", "attention.pre_norm.weight", _one_plus)
-    put("q_norm", "attention.q_norm.weight", _one_plus)
-    put("k_norm", "attention.k_norm.weight", _one_plus)
-    put("qkv", "attention.linear_qkv.weight", lambda w: w[:-gate_rows])
-    if qkv is not None:
-        ckpt.tensors[block + "attention.linear_qkv.weight"] = qkv
-    put("gate", "attention.linear_qkv.weight", lambda w: w[-gate_rows:])
-    put("proj", "attention.linear_proj.weight", lambda w: w)
-    put("mlp_norm", "mlp.pre_norm.weight", _one_plus)
-    if gelu:
-        put("up", "mlp.up_gate_proj.weight", lambda w: w)
-        put("down", "mlp.down_proj.weight", lambda w: w)
-    else:
-        put("gate_up", "mlp.up_gate_proj.weight", _gate_then_up)
-        put("down", "mlp.down_proj.weight", lambda w: _pad(w, axis=1))
+            for ours, change in changes.items():
+                out[f"{i}.{ours}.weight"] = change(part)
     return out
 
 
@@ -181,43 +187,47 @@ def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
         name: _one_plus(t) if name.endswith("norm.weight") else t
         for name, t in ((name, ckpt.take(name)) for name in sorted(ckpt.tensors))
     }
-    return {"text_encoder": Component({"type": "text_encoder", **asdict(config)}, tensors)}
+    return {"text_encoder": Component({"type": "text_encoder", **config.to_dict()}, tensors)}
 
 
 def video_vae(ckpt: Checkpoint) -> dict[str, Component]:
-    encoder, encoder_config = _video_half(ckpt, "encoder.", "downsamples", "conv1", "to_moments")
-    decoder, decoder_config = _video_half(ckpt, "decoder.", "upsamples", "conv2", "from_latent")
+    configs = {half: _video_config(ckpt, half).to_dict() for half in ("encoder", "decoder")}
+    encoder = _video_half(ckpt, "encoder.", "down") | _pointwise(ckpt, "conv1.", "to_moments.")
+    decoder = _video_half(ckpt, "decoder.", "up") | _pointwise(ckpt, "conv2.", "from_latent.")
     return {
-        "video_encoder": Component({"type": "video_encoder", **asdict(encoder_config)}, encoder),
-        "video_decoder": Component({"type": "video_decoder", **asdict(decoder_config)}, decoder),
+        "video_encoder": Component({"type": "video_encoder", **configs["encoder"]}, encoder),
+        "video_decoder": Component({"type": "video_decoder", **configs["decoder"]}, decoder),
     }
 
 
-def _video_half(
-    ckpt: Checkpoint, half: str, stage: str, pointwise: str, ours: str
-) -> tuple[dict[str, mx.array], VideoVAEConfig]:
-    levels = ckpt.count(half + stage + ".{}.")
-    paths = [f"{half}{stage}.{i}.{stage}." for i in range(levels)]
-    blocks = sum(f"{paths[0]}{j}.residual.0.gamma" in ckpt for j in range(64))
-    outputs = [ckpt.shape(p + "0.residual.3.gamma")[0] for p in paths]
-    temporal = [f"{p}{blocks}.time_conv.weight" in ckpt for p in paths[:-1]]
-    if half == "decoder.":
-        outputs, temporal, blocks = outputs[::-1], temporal[::-1], blocks - 1
-        width = outputs[0]
-    else:
-        width = ckpt.shape(half + "conv1.weight")[0]
-    config = VideoVAEConfig(
+def _video_config(ckpt: Checkpoint, half: str) -> VideoVAEConfig:
+    stage = {"encoder": "downsamples", "decoder": "upsamples"}[half]
+    levels = [f"{half}.{stage}.{i}.{stage}." for i in range(ckpt.count(f"{half}.{stage}.{{}}."))]
+    blocks = sum(f"{levels[0]}{i}.residual.0.gamma" in ckpt for i in range(ckpt.count(levels[0] + "{}.")))
+    outputs = [ckpt.shape(level + "0.residual.3.gamma")[0] for level in levels]
+    temporal = [f"{level}{blocks}.time_conv.weight" in ckpt for level in levels[:-1]]
+    width = ckpt.shape("encoder.conv1.weight")[0]
+    if half == "decoder":  # described, like the encoder, from the picture inwards
+        outputs, temporal, blocks, width = outputs[::-1], temporal[::-1], blocks - 1, outputs[-1]
+    return VideoVAEConfig(
         width=width,
-        latent_channels=ckpt.shape("conv2.weight" if "conv2.weight" in ckpt else "decoder.conv1.weight")[1],
+        latent_channels=ckpt.shape("conv2.weight")[0],
         multipliers=tuple(o // width for o in outputs),
         residual_blocks=blocks,
         temporal=tuple(temporal),
     )
-    direction = "down" if half == "encoder." else "up"
-    out = {f"{ours}.{p}": _squeeze(ckpt.take(f"{pointwise}.{p}")) for p in ("weight", "bias")}
-    for name in sorted(n for n in ckpt.tensors if n.startswith(half)):
-        out[_video_name(name.removeprefix(half), direction)] = _video_tensor(name, ckpt.take(name))
-    return out, config
+
+
+def _pointwise(ckpt: Checkpoint, theirs: str, ours: str) -> dict[str, mx.array]:
+    return {ours + part: _squeeze(ckpt.take(theirs + part)) for part in ("weight", "bias")}
+
+
+def _video_half(ckpt: Checkpoint, half: str, direction: str) -> dict[str, mx.array]:
+    return {
+        _video_name(name.removeprefix(half), direction): _video_tensor(name, ckpt.take(name))
+        for name in sorted(ckpt.tensors)
+        if name.startswith(half)
+    }
 
 
 def _video_name(name: str, direction: str) -> str:
@@ -249,7 +259,7 @@ def _video_tensor(name: str, tensor: mx.array) -> mx.array:
 
 
 def _squeeze(tensor: mx.array) -> mx.array:
-    """A pointwise convolution's weight as a linear layer's."""
+    """A pointwise convolution's weight as a linear layer's; biases pass."""
     return _fp32(tensor).reshape(tensor.shape[:2])
 
 
@@ -266,7 +276,6 @@ def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
         raise ModelError(f"{ckpt.path}: only Turbo decoders that end in a 2×2 unpatchify are known.")
     levels = ckpt.count("up_blocks.{}.")
     blocks = [f"up_blocks.{i}." for i in reversed(range(levels))]
-    defaults = TurboDecoderConfig()
     config = TurboDecoderConfig(
         latent_channels=ckpt.shape("conv_in.conv.weight")[1],
         widths=tuple(ckpt.shape(b + "resnets.0.conv2.conv.weight")[0] for b in blocks),
@@ -277,14 +286,17 @@ def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
             and b + "upsamplers.0.time_conv.conv.weight" not in ckpt
             for b in blocks
         ),
-        norm_eps=settings.get("resnet_norm_eps", defaults.norm_eps),
-        first_window=settings.get("first_chunk_size", defaults.first_window),
-        window=settings.get("step_size", defaults.window),
+        **_given(
+            settings,
+            norm_eps="resnet_norm_eps",
+            first_window="first_chunk_size",
+            window="step_size",
+        ),
     )
     tensors = {
         _turbo_name(name): _channels_last(ckpt.take(name)) for name in sorted(ckpt.tensors)
     }
-    return {"video_decoder": Component({"type": "turbo_decoder", **asdict(config)}, tensors)}
+    return {"video_decoder": Component({"type": "turbo_decoder", **config.to_dict()}, tensors)}
 
 
 def _turbo_name(name: str) -> str:
@@ -314,7 +326,7 @@ def audio_vae(ckpt: Checkpoint) -> dict[str, Component]:
             tensors[base] = weight.swapaxes(1, 2) if transposed else _channels_last(weight)
         elif not name.endswith("weight_g"):
             tensors[name] = _fp32(ckpt.take(name))
-    return {"audio_vae": Component({"type": "audio_vae", **asdict(config)}, tensors)}
+    return {"audio_vae": Component({"type": "audio_vae", **config.to_dict()}, tensors)}
 
 
 def _fold_weight_norm(v: mx.array, g: mx.array) -> mx.array:

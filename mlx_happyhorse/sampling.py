@@ -162,6 +162,7 @@ def denoise(
     audio: mx.array,
     *,
     steps: int,
+    shift: float = SHIFT,
     negative_text: mx.array | None = None,
     guidance: Guidance | None = None,
     image: mx.array | None = None,
@@ -174,11 +175,11 @@ def denoise(
     With `negative_text` and `guidance` each step takes two passes. With `draw` the solver is the
     distilled model's and its noise comes from there, video first; otherwise it is UniPC. `image`
     (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio as it came."""
-    levels = sigmas(steps)
+    levels = sigmas(steps, shift)
     velocity = Velocity(model)
     video_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
     audio_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
-    for index, timestep in enumerate(timesteps(steps)):
+    for index, timestep in enumerate(timesteps(steps, shift)):
         video = _with_first_frame(video, image)
         v_video, v_audio = velocity(video, audio, text)
         if guidance is not None and negative_text is not None:

@@ -37,8 +37,18 @@ def build(config: dict[str, Any]) -> nn.Module:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ModelError(f"its config.json does not describe a network of ours ({error!r}).") from error
     if quantization := config.get("quantization"):
-        nn.quantize(model, class_predicate=lambda path, _: quantization.get(path, False))
+        _quantize(model, quantization)
     return model
+
+
+def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
+    """mlx-lm's block: defaults for all, and by path either other settings or false."""
+
+    def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
+        return hasattr(layer, "to_quantized") and quantization.get(path, True)
+
+    defaults = {k: quantization[k] for k in ("group_size", "bits", "mode") if k in quantization}
+    nn.quantize(model, **defaults, class_predicate=settings)
 
 
 def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:

@@ -1,12 +1,20 @@
-"""OpenBLAS before MLX (its Linux wheel carries a slow BLAS), tiny converted networks for all tests."""
+"""Linux: OpenBLAS before MLX, whose own BLAS is slow there. M5: no TF32 in place of fp32."""
 
 import ctypes
 import os
 import sys
+from contextlib import suppress
 
 if sys.platform == "linux":
-    try:
+    with suppress(OSError):
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
-    except OSError:
-        pass
 os.environ["MLX_ENABLE_TF32"] = "0"
+
+import pytest  # noqa: E402
+
+
+@pytest.fixture
+def case(request):
+    from golden_cases import Case
+
+    return Case(request.param)

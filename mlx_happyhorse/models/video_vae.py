@@ -284,7 +284,7 @@ class VideoDecoder(nn.Module):
         self.conv_out = _conv3x3x3(widths[-1], 3 * PATCH**2)
 
     def __call__(self, latents: mx.array) -> Iterator[mx.array]:
-        """Normalised latents (n, h, w, 48) → pixels in [-1, 1], (1, 16h, 16w, 3) and then (4, …)."""
+        """Normalised latents (n, h, w, 48) → pixels about [-1, 1], (1, 16h, 16w, 3) and then (4, …)."""
         x = self.from_latent(denormalize(latents.astype(mx.float32)))[None]
         stream: Stream = {}
         for i in range(x.shape[1]):
@@ -298,7 +298,7 @@ class VideoDecoder(nn.Module):
             x = block(x, stream, first)
             mx.eval(x)
         x = self.conv_out(nn.silu(self.norm_out(x)), stream)
-        return mx.clip(unpatchify(x[0]), -1, 1)
+        return unpatchify(x[0])
 
 
 def _patchify(x: mx.array) -> mx.array:

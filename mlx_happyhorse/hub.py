@@ -1,0 +1,62 @@
+"""A model's name, Hub repo or folder → the folder on this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .errors import ModelError, RequestError
+from .weights import read_json
+
+COMPONENTS = (
+    "transformer",
+    "text_encoder",
+    "video_encoder",
+    "video_decoder",
+    "audio_vae",
+    "upscaler_540p",
+    "upscaler_1080p",
+)
+EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
+
+
+def find(model: str | Path) -> Path:
+    """The folder of a model. Raises RequestError when there is none of that name."""
+    folder = EMBEDDED.get(str(model)) or Path(model).expanduser()
+    if not folder.is_dir():
+        folder = _from_hub(str(model))
+    if not (folder / "config.json").is_file():
+        raise RequestError(
+            f"{model} is not a model folder: it has no config.json. "
+            "Make one from published checkpoints with: happyhorse convert"
+        )
+    return folder
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """The model's own description, its top config.json. Raises RequestError for another kind of folder."""
+    try:
+        config = read_json(folder / "config.json")
+    except ModelError as error:
+        raise RequestError(str(error)) from error
+    if not {"family", "variant", "sampling"} <= config.keys():
+        raise RequestError(
+            f"{folder} is not a model folder of ours: its config.json names no family, variant and sampling."
+        )
+    return config
+
+
+def _from_hub(repo: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    known = ", ".join(EMBEDDED)
+    if repo.count("/") != 1:
+        raise RequestError(f"there is no model {repo!r}: give {known}, a Hub repo (owner/name) or a folder.")
+    try:
+        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "README.md"]))
+    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise RequestError(
+            f"{repo!r} is neither a folder here nor a repo that could be fetched: {reason}"
+        ) from error

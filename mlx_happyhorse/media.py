@@ -1,0 +1,83 @@
+"""Pictures in; picture and sound out, as an mp4 file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from PIL import Image
+
+FPS = 25
+SAMPLE_RATE = 44_100
+CRF = 17  # visually lossless
+
+
+def fit_image(image: Image.Image, width: int, height: int) -> np.ndarray:
+    """Cropped around its centre to the target's shape, resized: (height, width, 3) float32 in [-1, 1]."""
+    w, h = image.size
+    if h * width > w * height:
+        crop_w, crop_h = w, int(w * height / width)
+    else:
+        crop_w, crop_h = int(h * width / height), h
+    box = (w - crop_w) / 2, (h - crop_h) / 2, (w + crop_w) / 2, (h + crop_h) / 2
+    resized = image.convert("RGB").crop(tuple(map(round, box))).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(resized, np.float32) / 127.5 - 1
+
+
+def to_frames(pixels: np.ndarray) -> np.ndarray:
+    """Pixels about [-1, 1] → uint8, truncated as in the reference."""
+    return (np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
+
+
+def to_44100(samples: np.ndarray) -> np.ndarray:
+    """Samples (n, channels) at 51,200 Hz → (n · 441 // 512, channels), by cutting the spectrum."""
+    n, target = len(samples), len(samples) * 441 // 512
+    spectrum = np.fft.rfft(samples, axis=0)[: target // 2 + 1]
+    if target % 2 == 0:
+        spectrum[-1] *= 2  # the highest frequency stands for its mirror image as well
+    return (np.fft.irfft(spectrum, target, axis=0) * (target / n)).astype(np.float32)
+
+
+def write_mp4(
+    path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, settings: dict[str, Any]
+) -> None:
+    """H.264 and AAC with the index in front. `frames` are (height, width, 3) uint8 at 25 a second,
+    `sound` (samples, 2) float32 at 44,100 Hz, `settings` go into the file's comment as JSON."""
+    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as file:
+        file.metadata["comment"] = json.dumps(settings, ensure_ascii=False)
+        video = file.add_stream("libx264", rate=FPS, options={"crf": str(CRF), "preset": "medium"})
+        audio = file.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
+        audio.bit_rate = 192_000
+        for index, picture in enumerate(frames):
+            if index == 0:
+                video.height, video.width = picture.shape[:2]
+                video.pix_fmt = "yuv420p"
+                _tag_as_bt709(video)
+            file.mux(video.encode(_video_frame(picture)))
+        file.mux(video.encode(None))
+        for packet in _encode_sound(audio, sound):
+            file.mux(packet)
+
+
+def _tag_as_bt709(video: Any) -> None:
+    context = video.codec_context
+    context.color_range = av.video.reformatter.ColorRange.MPEG
+    context.colorspace = context.color_primaries = context.color_trc = 1
+
+
+def _video_frame(picture: np.ndarray) -> av.VideoFrame:
+    frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
+
+
+def _encode_sound(audio: Any, sound: np.ndarray) -> Iterable[av.Packet]:
+    planes = np.ascontiguousarray(np.clip(sound, -1, 1).T, np.float32)
+    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
+    frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
+    yield from audio.encode(frame)
+    yield from audio.encode(None)

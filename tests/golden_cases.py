@@ -1,0 +1,92 @@
+"""The reference's recorded numbers: cases found by file name, weights converted by our converter."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_happyhorse import weights
+from mlx_happyhorse.convert import convert
+
+FOLDER = Path(os.environ.get("HAPPYHORSE_GOLDEN", Path(__file__).parent / "golden"))
+WORK = Path(tempfile.mkdtemp(prefix="golden-"))
+
+if not any(FOLDER.glob("*.safetensors")):
+    raise FileNotFoundError(f"{FOLDER} holds no golden tensors")
+
+
+class Case:
+    def __init__(self, path: Path):
+        self.tensors, self.settings = mx.load(str(path), return_metadata=True)
+
+    def __getitem__(self, name: str) -> mx.array:
+        return self.tensors[name]
+
+    def get(self, name: str) -> mx.array | None:
+        return self.tensors.get(name)
+
+    def setting(self, name: str) -> Any:
+        return json.loads(self.settings[name])
+
+    def numbered(self, pattern: str) -> list[str]:
+        """Names such as `ids.3` for the pattern `ids.{}`, as many as there are."""
+        n = 0
+        while pattern.format(n) in self.tensors:
+            n += 1
+        return [pattern.format(i) for i in range(n)]
+
+    def draw(self, first: int = 0) -> Callable[[tuple[int, ...]], mx.array]:
+        """Hands out the recorded noise in order."""
+        noise = iter(range(first, 1000))
+
+        def draw(shape: tuple[int, ...]) -> mx.array:
+            drawn = latents(self[f"in.noise.{next(noise):02d}"])
+            assert drawn.shape == shape
+            return drawn
+
+        return draw
+
+
+def each(kind: str) -> pytest.MarkDecorator:
+    """Runs a test on every case of a kind."""
+    paths = sorted(FOLDER.glob(f"{kind}.*.safetensors"))
+    return pytest.mark.parametrize("case", [pytest.param(p, id=p.stem) for p in paths], indirect=True)
+
+
+def latents(x: mx.array) -> mx.array:
+    """The reference's (1, channels, frames, h, w) or (1, n, c) as ours: channels last, no batch."""
+    return x[0].transpose(1, 2, 3, 0) if x.ndim == 5 else x[0]
+
+
+def distance(ours: mx.array | np.ndarray, reference: mx.array | np.ndarray) -> float:
+    ours, reference = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    assert ours.shape == reference.shape
+    return float(np.linalg.norm(ours - reference) / np.linalg.norm(reference))
+
+
+@cache
+def converted(source: Path, dtype: str = "float32", settings: str = "{}") -> Path:
+    """The model folder our converter makes of one checkpoint, with more `settings` beside it."""
+    out = Path(tempfile.mkdtemp(dir=WORK))
+    if source.is_dir() and json.loads(settings):
+        shutil.copytree(source, out / "source")
+        source = out / "source"
+        arch = json.loads((source / "arch.json").read_text()) | json.loads(settings)
+        (source / "arch.json").write_text(json.dumps(arch))
+    convert([source], out / "model", variant="base", dtype=dtype)
+    return out / "model"
+
+
+def network(case: Case, component: str, dtype: str = "float32", **settings: Any) -> Any:
+    folder = converted(FOLDER / case.settings["weights"], dtype, json.dumps(settings))
+    return weights.load(folder / component)

@@ -1,0 +1,90 @@
+"""Every network against the reference's numbers."""
+
+import mlx.core as mx
+import pytest
+from golden_cases import FOLDER, Case, converted, distance, each, latents, network
+
+from mlx_happyhorse import weights
+from mlx_happyhorse.sampling import Velocity
+
+TOLERANCE = 1e-4
+
+
+def transformer(case: Case, dtype: str):
+    return network(
+        case,
+        "transformer",
+        dtype,
+        local_attn_layers=case.setting("local_attn_layers"),
+        frame_receptive_field=case.setting("frame_receptive_field"),
+        coords=case.settings["coords"],
+    )
+
+
+def velocity(case: Case, dtype: str) -> tuple[mx.array, mx.array]:
+    inputs = (latents(case[f"in.{name}"]) for name in ("video", "audio", "text"))
+    return Velocity(transformer(case, dtype))(*inputs)
+
+
+@each("transformer")
+def test_transformer_in_fp32(case):
+    video, audio = velocity(case, "float32")
+    assert distance(video, latents(case["fp32.velocity_video"])) <= TOLERANCE
+    assert distance(audio, latents(case["fp32.velocity_audio"])) <= TOLERANCE
+
+
+@each("transformer")
+def test_transformer_in_bf16_strays_no_further_than_the_reference(case):
+    ours = dict(zip(("velocity_video", "velocity_audio"), velocity(case, "bfloat16"), strict=True))
+    for name, value in ours.items():
+        exact = latents(case[f"fp32.{name}"])
+        assert distance(value, exact) <= 1.5 * distance(latents(case[f"bf16.{name}"]), exact)
+
+
+@each("text_encoder")
+def test_text_encoder(case):
+    encoder = network(case, "text_encoder")
+    for ids, hidden in zip(case.numbered("ids.{}"), case.numbered("hidden.{}"), strict=True):
+        assert distance(encoder(case[ids].reshape(-1)), case[hidden][0]) <= TOLERANCE
+
+
+@each("video_vae")
+def test_video_encoder(case):
+    encoder = network(case, "video_encoder")
+    for name in case.numbered("encode.{}.in"):
+        out = encoder(latents(case[name]))
+        assert distance(out, latents(case[name.replace("in", "out")])) <= TOLERANCE
+
+
+@each("video_vae")
+def test_video_decoder(case):
+    decoder = network(case, "video_decoder")
+    for name in case.numbered("decode.{}.in"):
+        out = mx.concatenate(list(decoder(latents(case[name]))))
+        assert distance(out, latents(case[name.replace("in", "out")])) <= TOLERANCE
+
+
+@each("turbo_decoder")
+@pytest.mark.parametrize("file", ["model.safetensors", "checkpoint.ckpt"])
+def test_turbo_decoder(case, file):
+    folder = converted(FOLDER / case.settings["weights"] / file)
+    decoder = weights.load(folder / "video_decoder")
+    for name in case.numbered("decode.{}.in"):
+        out = mx.concatenate(list(decoder(latents(case[name]))))
+        assert distance(out, latents(case[name.replace("in", "out")])) <= TOLERANCE
+
+
+@each("audio_vae")
+def test_audio_encoder(case):
+    vae = network(case, "audio_vae")
+    for name in case.numbered("encode.{}.in"):
+        mean, scale = vae.encode(case[name][0].T)
+        assert distance(mean, case[name.replace("in", "mean")][0].T) <= TOLERANCE
+        assert distance(scale, case[name.replace("in", "scale")][0].T) <= TOLERANCE
+
+
+@each("audio_vae")
+def test_audio_decoder(case):
+    vae = network(case, "audio_vae")
+    for name in case.numbered("decode.{}.in"):
+        assert distance(vae.decode(case[name][0].T), case[name.replace("in", "out")][0].T) <= TOLERANCE
