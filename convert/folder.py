@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlx_happyhorse import __version__
+from mlx_happyhorse.version import __version__
 from mlx_happyhorse.errors import ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import COMPONENTS
@@ -23,9 +23,10 @@ from .precision import Quantization, quantize, store_as
 MAX_SHARD_BYTES = 5_000_000_000
 DTYPES = ("bfloat16", "float16", "float32")
 SAMPLING: dict[str, dict[str, Any]] = {
-    "base": {"steps": 32, "guidance": 5.0, "upscale_steps": 5},
-    "distill": {"steps": 8, "guidance": None, "upscale_steps": 5},
+    "base": {"steps": 32, "guidance": 5.0},
+    "distill": {"steps": 8, "guidance": 1},
 }
+USUAL = {"seconds": 5, "width": 448, "height": 256, "upscale_steps": 5}
 # The 1080p upscaler looks at the whole clip in every fourth layer only; its tensors do not show it.
 GLOBAL_LAYERS_1080P = (3, 7, 11, 15, 19, 23, 27, 31)
 UPSCALERS = {"540p": "upscaler_540p", "1080p": "upscaler_1080p"}
@@ -147,7 +148,7 @@ def _top_config(found: dict[str, Source], variant: str | None) -> dict[str, Any]
         "family": "magihuman",
         "variant": variant,
         "components": sorted(found),
-        "sampling": SAMPLING[variant],
+        "sampling": SAMPLING[variant] | USUAL,
         "sources": {name: source.path.name for name, source in found.items()},
         "licences": {name: LICENCES.get(name, "Apache-2.0") for name in found},
         "converter": __version__,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -12,9 +14,61 @@ import av
 import numpy as np
 from PIL import Image
 
+from .errors import RequestError
+from .files import written_beside
+
 FPS = 25
 SAMPLE_RATE = 44_100
 CRF = 17  # visually lossless
+
+
+Picture = str | Path | Image.Image | np.ndarray
+
+
+@dataclass
+class Clip:
+    """`video` (frames, height, width, 3) uint8, `audio` (samples, 2) float32 about [-1, 1]."""
+
+    video: np.ndarray
+    audio: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+    fps: int = FPS
+    sample_rate: int = SAMPLE_RATE
+
+    def save(self, path: str | Path) -> Path:
+        """Writes an mp4: H.264 and AAC, the settings inside. Raises RequestError, leaving nothing behind."""
+        path = check_output(path)
+        with written_beside(path) as beside:
+            write_mp4(beside, self.video, self.audio, self.settings)
+        return path
+
+
+def check_output(path: str | Path) -> Path:
+    """The path, if a clip can be saved there. Raises RequestError."""
+    path = Path(path).expanduser()
+    if path.suffix.lower() != ".mp4":
+        raise RequestError(f"{path} has no video ending: choose a name that ends in .mp4.")
+    if path.is_dir():
+        raise RequestError(f"{path} is a folder: choose another name.")
+    if not path.parent.is_dir():
+        raise RequestError(f"the folder {path.parent} does not exist: make it, or choose another.")
+    if not os.access(path.parent, os.W_OK):
+        raise RequestError(f"the folder {path.parent} cannot be written to: choose another.")
+    return path
+
+
+def open_image(image: Picture) -> Image.Image:
+    """A path, a PIL image or a uint8 array (height, width, 3). Raises RequestError for anything else."""
+    if isinstance(image, Image.Image):
+        return image
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise RequestError("an image array must be uint8 of shape (height, width, 3).")
+        return Image.fromarray(image)
+    try:
+        return Image.open(image)
+    except (OSError, Image.DecompressionBombError) as error:
+        raise RequestError(f"{image} cannot be read as a picture: {error}") from error
 
 
 def fit_image(image: Image.Image, width: int, height: int) -> np.ndarray:
@@ -27,11 +81,6 @@ def fit_image(image: Image.Image, width: int, height: int) -> np.ndarray:
     box = (w - crop_w) / 2, (h - crop_h) / 2, (w + crop_w) / 2, (h + crop_h) / 2
     resized = image.convert("RGB").crop(tuple(map(round, box))).resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(resized, np.float32) / 127.5 - 1
-
-
-def to_frames(pixels: np.ndarray) -> np.ndarray:
-    """Pixels about [-1, 1] → uint8, truncated as in the reference."""
-    return (np.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(np.uint8)
 
 
 def to_44100(samples: np.ndarray) -> np.ndarray:
