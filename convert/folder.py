@@ -68,10 +68,10 @@ def convert(
             if quantization is not None:
                 component, left_alone = quantize(component, quantization)
                 report += [f"left in full: {line}" for line in left_alone]
-            _save(component, folder / name)
+            save_component(component, folder / name)
             if name == "text_encoder":
                 shutil.copyfile(_tokenizer(path), folder / name / "tokenizer.json")
-        _write_json(folder / "config.json", settings)
+        write_json(folder / "config.json", settings)
     return report
 
 
@@ -162,9 +162,9 @@ def _tokenizer(path: Path) -> Path:
     return file
 
 
-def _save(component: Component, folder: Path) -> None:
+def save_component(component: Component, folder: Path) -> None:
     folder.mkdir()
-    _write_json(folder / "config.json", component.config)
+    write_json(folder / "config.json", component.config)
     shards = list(_shards(component.tensors))
     sizes = sum(t.nbytes for t in component.tensors.values())
     names = [f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors" for i in range(len(shards))]
@@ -175,7 +175,7 @@ def _save(component: Component, folder: Path) -> None:
         mx.save_safetensors(str(folder / name), shard, {"format": "mlx"})
     if len(names) > 1:
         values = {"metadata": {"total_size": sizes}, "weight_map": index}
-        _write_json(folder / "model.safetensors.index.json", values)
+        write_json(folder / "model.safetensors.index.json", values)
 
 
 def _shards(tensors: dict[str, mx.array]) -> Iterator[list[str]]:
@@ -190,5 +190,5 @@ def _shards(tensors: dict[str, mx.array]) -> Iterator[list[str]]:
     yield keys
 
 
-def _write_json(path: Path, values: dict[str, Any]) -> None:
+def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n")

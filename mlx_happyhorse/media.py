@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -52,9 +52,11 @@ def check_output(path: str | Path) -> Path:
         raise RequestError(f"{path} is a folder: choose another name.")
     if not path.parent.is_dir():
         raise RequestError(f"the folder {path.parent} does not exist: make it, or choose another.")
-    if not os.access(path.parent, os.W_OK):
-        raise RequestError(f"the folder {path.parent} cannot be written to: choose another.")
-    return path
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            return path
+    except OSError as error:
+        raise RequestError(f"the folder {path.parent} cannot be written to: choose another.") from error
 
 
 def open_image(image: Picture) -> Image.Image:

@@ -55,11 +55,8 @@ class HappyHorse:
         """Opens a model by name, Hub repo or folder; `dtype` replaces the 16-bit one it was stored in.
 
         Raises RequestError if there is no such model."""
-        horse = cls(hub.find(model), str(model), dtype)
-        if notice := horse.config.get("notice"):
-            warnings.warn(f"{model}: {notice}", stacklevel=2)
         mx.set_cache_limit(CACHE_BYTES)
-        return horse
+        return cls(hub.find(model), str(model), dtype)
 
     def generate(
         self,
@@ -94,6 +91,8 @@ class HappyHorse:
         """
         request = self.request(prompt, **settings)
         picture = None if image is None else media.open_image(image)
+        if notice := self.config.get("notice"):
+            warnings.warn(f"{self.name}: {notice}", stacklevel=2)
         return self._run(request, picture, draw or draw_from(mx.random.key(request.seed)))
 
     def request(self, prompt: str, **settings: Unpack[Settings]) -> Request:

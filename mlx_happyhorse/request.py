@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import secrets
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict
@@ -69,8 +70,6 @@ class Request:
         _check("upscale_steps", self.upscale_steps, STEPS, whole=True)
         if self.upscale not in (None, *SHORT_SIDES):
             raise RequestError(f"upscale {self.upscale!r} is unknown: choose 540p or 1080p.")
-        for name in ("width", "height"):
-            object.__setattr__(self, name, round_down(getattr(self, name)))
 
     @classmethod
     def complete(cls, prompt: str, settings: Settings, defaults: Mapping[str, Any]) -> Self:
@@ -79,6 +78,8 @@ class Request:
         values: dict[str, Any] = {"negative_prompt": NEGATIVE_PROMPT, "seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
         values |= {name: value for name, value in settings.items() if value is not None}
+        for name in ("width", "height"):
+            values[name] = _round_down(name, values[name])
         return cls(prompt, **values)
 
     @property
@@ -98,13 +99,17 @@ class Request:
             return self.width, self.height
         if self.upscale_size is not None:
             width, height = self.upscale_size
-            return round_down(width), round_down(height)
+            return width // GRID * GRID, height // GRID * GRID
         scale = SHORT_SIDES[self.upscale] / min(self.width, self.height)
         return _nearest(self.width * scale), _nearest(self.height * scale)
 
 
-def round_down(pixels: int) -> int:
-    return pixels // GRID * GRID
+def _round_down(name: str, pixels: Any) -> Any:
+    if isinstance(pixels, int) and pixels > GRID and pixels % GRID:
+        rounded = pixels // GRID * GRID
+        warnings.warn(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.", stacklevel=5)
+        return rounded
+    return pixels
 
 
 def _nearest(pixels: float) -> int:

@@ -1,0 +1,115 @@
+"""Writes the embedded model `tiny`: every component at toy size, its weights random.
+
+python training/untrained.py mlx_happyhorse/tiny
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+from mlx.utils import tree_flatten
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from mlx_happyhorse.convert.folder import save_component, write_json
+from mlx_happyhorse.convert.networks import Component
+from mlx_happyhorse.version import __version__
+from mlx_happyhorse.weights import build
+
+SEED = 7
+QUIET = 1e-6  # noise should not be loud: the audio decoder's last layer is turned down
+VOCABULARY = 384
+TEXT_WIDTH = 64
+NETWORKS = {
+    "transformer": {
+        "type": "transformer",
+        "hidden_size": 128,
+        "num_layers": 4,
+        "num_heads": 4,
+        "num_kv_heads": 2,
+        "head_dim": 32,
+        "gelu_size": 256,
+        "swiglu_size": 128,
+        "text_channels": TEXT_WIDTH,
+        "modality_layers": [0, 3],
+        "gelu_layers": [0],
+        "dtype": "float32",
+    },
+    "text_encoder": {
+        "type": "text_encoder",
+        "vocab_size": VOCABULARY,
+        "hidden_size": TEXT_WIDTH,
+        "intermediate_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "query_pre_attn_scalar": 16,
+        "sliding_window": 4096,
+    },
+    "video_encoder": {"type": "video_encoder", "width": 8, "residual_blocks": 1},
+    "video_decoder": {"type": "turbo_decoder", "widths": [8, 8, 16, 16], "layers": [1, 1, 1, 1, 1]},
+    "audio_vae": {"type": "audio_vae", "channels": 4},
+}
+TOP = {
+    "family": "tiny",
+    "variant": "distill",
+    "notice": "this toy model is untrained and makes noise, not pictures: it shows that everything works.",
+    "components": sorted(NETWORKS),
+    "sampling": {
+        "steps": 8,
+        "guidance": 1,
+        "seconds": 2,
+        "width": 224,
+        "height": 128,
+        "upscale_steps": 5,
+    },
+    "licences": {name: "Apache-2.0" for name in NETWORKS},
+    "converter": __version__,
+}
+
+
+def main(folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for i, (name, config) in enumerate(NETWORKS.items()):
+        save_component(Component(config, _random_weights(config, mx.random.key(SEED + i))), folder / name)
+    _tokenizer().save(str(folder / "text_encoder" / "tokenizer.json"))
+    write_json(folder / "config.json", TOP)
+
+
+def _random_weights(config: dict, key: mx.array) -> dict[str, mx.array]:
+    tensors = {}
+    for name, value in tree_flatten(build(config).parameters()):
+        key, now = mx.random.split(key)
+        if value.ndim > 1:
+            inputs = 2 * value.shape[0] if "layers.1.weight" in name and value.ndim == 3 else value[0].size
+            value = mx.random.normal(value.shape, key=now) / math.sqrt(inputs)
+        if name.startswith("decoder.layers.7."):
+            value = QUIET * value
+        tensors[name] = value
+    return tensors
+
+
+def _tokenizer() -> Tokenizer:
+    """Bytes and a few merges: any text has tokens."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    words = "a red green blue yellow white black ball circle square triangle bounces moves falls on the floor sound"
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY,
+        special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([words] * 10, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
+    )
+    return tokenizer
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
