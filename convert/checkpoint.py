@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import mlx.core as mx
 
 from mlx_happyhorse.errors import ModelError
+from mlx_happyhorse.weights import read_json
 
 PICKLES = (".ckpt", ".pth", ".pt")
 PREFIXES = ("model.diffusion_model.", "module.")
@@ -58,11 +58,8 @@ class Checkpoint:
         for file in sorted(self.folder.glob("*.json")):
             if file.stat().st_size > MAX_SETTINGS_BYTES:
                 continue
-            try:
-                values = json.loads(file.read_text())
-            except (UnicodeDecodeError, json.JSONDecodeError) as error:
-                raise ModelError(f"{file} is not valid JSON: {error}.") from error
-            if isinstance(values, dict) and key in values:
+            values = read_json(file)
+            if key in values:
                 return values
         return {}
 
@@ -81,11 +78,12 @@ def _read(path: Path) -> dict[str, mx.array]:
 
 def _files_of(folder: Path) -> list[Path]:
     for index in folder.glob("*.safetensors.index.json"):
-        shards = sorted(set(json.loads(index.read_text())["weight_map"].values()))
-        missing = [s for s in shards if not (folder / Path(s).name).is_file()]
-        if missing:
-            raise ModelError(f"{folder} lacks {missing[0]}, which its {index.name} lists.")
-        return [folder / Path(s).name for s in shards]
+        names = read_json(index).get("weight_map", {}).values()
+        shards = [folder / Path(str(name)).name for name in sorted(set(names))]
+        for shard in shards:
+            if not shard.is_file():
+                raise ModelError(f"{folder} lacks {shard.name}, which its {index.name} lists.")
+        return shards
     files = sorted(folder.glob("*.safetensors"))
     files = files or sorted(f for f in folder.iterdir() if f.suffix in PICKLES)
     if not files:

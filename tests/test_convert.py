@@ -1,0 +1,182 @@
+"""The converter: what it changes computes the same, and what is wrong is named."""
+
+import json
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import mlx.core as mx
+import mlx.nn as nn
+import networks
+import pytest
+
+from mlx_happyhorse import ModelError, RequestError, weights
+from mlx_happyhorse.convert import Quantization, convert
+from mlx_happyhorse.models.transformer import gelu7, swiglu7
+from mlx_happyhorse.sampling import Velocity
+
+
+def load(source, out, **options):
+    convert([source], out, variant="base", **options)
+    return weights.load(out / "transformer")
+
+
+@pytest.fixture
+def source(tmp_path):
+    return networks.save(networks.published(), tmp_path / "source")
+
+
+def test_dimensions_come_from_the_tensors(source, tmp_path):
+    config = load(source, tmp_path / "out").config
+    assert (config.hidden_size, config.num_heads, config.num_kv_heads, config.head_dim) == (64, 4, 2, 16)
+    assert (config.modality_layers, config.gelu_layers) == ((0, 2), (0,))
+    assert (config.gelu_size, config.swiglu_size) == (128, 128)
+
+
+def test_split_padded_and_deinterleaved_mlp_computes_the_published_formula(source, tmp_path):
+    model = load(source, tmp_path / "out", dtype="float32")
+    published = {k: v.astype(mx.float32) for k, v in networks.published().items()}
+    x = mx.random.normal((7, networks.HIDDEN), key=mx.random.key(3))
+    for i, layer in enumerate(model.layers):
+        block = f"block.layers.{i}.mlp."
+        count = len(layer.experts)
+        names = ("pre_norm", "up_gate_proj", "down_proj")
+        parts = (mx.split(published[f"{block}{name}.weight"], count) for name in names)
+        for expert, norm, up, down in zip(layer.experts, *parts, strict=True):
+            h = x * mx.rsqrt(mx.mean(x * x, axis=-1, keepdims=True) + 1e-6) * (1 + norm)
+            h = h @ up.T
+            h = gelu7(h) if i == 0 else swiglu7(h[:, 0::2], h[:, 1::2])
+            assert mx.allclose(expert.mlp(x, mx.float32), h @ down.T, atol=1e-4)
+
+
+def test_split_attention_rows_are_the_published_ones(source, tmp_path):
+    model = load(source, tmp_path / "out", dtype="float32")
+    for i, layer in enumerate(model.layers):
+        rows = networks.published()[f"block.layers.{i}.attention.linear_qkv.weight"]
+        for expert, part in zip(layer.experts, mx.split(rows, len(layer.experts)), strict=True):
+            assert mx.array_equal(mx.concatenate([expert.qkv.weight, expert.gate.weight]), part)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_quantized_weights_compute_what_their_dequantized_ones_do(source, tmp_path, bits):
+    quantized = load(source, tmp_path / "q", dtype="float32", quantization=Quantization(bits, 32))
+    plain = load(source, tmp_path / "plain", dtype="float32")
+    changed = 0
+    for path, layer in quantized.named_modules():
+        if isinstance(layer, nn.QuantizedLinear):
+            target = dict(plain.named_modules())[path]
+            exact = target.weight
+            target.weight = mx.dequantize(
+                layer.weight, layer.scales, layer.biases, group_size=32, bits=bits
+            )
+            assert mx.linalg.norm(target.weight - exact) < 0.13 * mx.linalg.norm(exact)
+            changed += 1
+    assert changed == 7 * 4  # seven experts of four matrices; gates, embedders and heads stay
+    video, audio, text = networks.inputs()
+    for a, b in zip(Velocity(quantized)(video, audio, text), Velocity(plain)(video, audio, text), strict=True):
+        assert mx.linalg.norm(a - b) <= 1e-4 * mx.linalg.norm(b)
+
+
+def test_quantizing_reports_what_it_left_alone_and_why(source, tmp_path):
+    report = convert([source], tmp_path / "out", variant="base", quantization=Quantization(4, 128))
+    assert any("layers.*.experts.*.gate (×7)" in line for line in report)
+    assert any("video_embedder" in line and "fp32" in line for line in report)
+    assert any("qkv (×7)" in line and "64 do not divide into groups of 128" in line for line in report)
+
+
+def test_small_tensors_stay_fp32(source, tmp_path):
+    convert([source], tmp_path / "out", variant="base")
+    tensors = mx.load(str(tmp_path / "out/transformer/model.safetensors"))
+    half = {name.split(".")[-2] for name, t in tensors.items() if t.dtype == mx.bfloat16}
+    full = {name.split(".")[-2] for name, t in tensors.items() if t.dtype == mx.float32}
+    assert half == {"qkv", "gate", "proj", "up", "gate_up", "down"}
+    assert full >= {"video_embedder", "video_head", "q_norm", "attention_norm", "mlp_norm", "video_norm"}
+
+
+def test_shards_are_read_through_their_index(tmp_path):
+    tensors = networks.published()
+    names = sorted(tensors)
+    folder = tmp_path / "base"
+    folder.mkdir()
+    halves = {"a.safetensors": names[:20], "b.safetensors": names[20:]}
+    for file, part in halves.items():
+        mx.save_safetensors(str(folder / file), {name: tensors[name] for name in part})
+    index = {"weight_map": {name: file for file, part in halves.items() for name in part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    convert([folder], tmp_path / "out")
+    assert json.loads((tmp_path / "out/config.json").read_text())["variant"] == "base"
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"lacks b\.safetensors"):
+        convert([folder], tmp_path / "again")
+
+
+QKV = "block.layers.1.attention.linear_qkv.weight"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop(QKV), f"lacks tensor {QKV}"),
+        (lambda t: t.update(surprise=mx.zeros(3)), "unknown tensor surprise"),
+        (lambda t: t.update({QKV: mx.zeros((5, 64))}), r"layers\.1\.experts\.0\.(qkv|gate)"),
+        (lambda t: t.update({"adapter.rope.bands": mx.ones(2)}), "rotation frequencies"),
+    ],
+)
+def test_a_wrong_tensor_is_named_and_nothing_is_written(tmp_path, change, message):
+    tensors = networks.published()
+    change(tensors)
+    source = networks.save(tensors, tmp_path / "source")
+    with pytest.raises(ModelError, match=message):
+        convert([source], tmp_path / "out", variant="base")
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_failing_while_writing_leaves_nothing(source, tmp_path, monkeypatch):
+    monkeypatch.setattr(mx, "save_safetensors", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        convert([source], tmp_path / "out", variant="base")
+    assert [p.name for p in tmp_path.iterdir()] == ["source"]
+
+
+def test_unknown_checkpoints_and_missing_answers_are_refused(source, tmp_path):
+    other = networks.save({"conv.weight": mx.zeros(3)}, tmp_path / "other")
+    with pytest.raises(ModelError, match="none of the known checkpoints"):
+        convert([other], tmp_path / "out")
+    with pytest.raises(RequestError, match="--variant"):
+        convert([source], tmp_path / "out")
+    with pytest.raises(RequestError, match="both hold a transformer"):
+        convert([source, source], tmp_path / "out", variant="base")
+    with pytest.raises(RequestError, match="exists already"):
+        convert([source], source, variant="base")
+
+
+def test_the_1080p_upscaler_is_told_by_its_folder(tmp_path):
+    folder = networks.save(networks.published(), tmp_path / "1080p_sr")
+    convert([folder], tmp_path / "out", variant="base")
+    config = json.loads((tmp_path / "out/upscaler_1080p/config.json").read_text())
+    assert config["local_layers"] == [0, 1, 2]
+    assert config["coordinates"] == "v1"
+
+
+class Hostile:
+    def __reduce__(self):
+        return Path.touch, (Path("hostile-was-here"),)
+
+
+def test_pickles_run_no_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with open("bad.ckpt", "wb") as file:
+        pickle.dump({"state_dict": Hostile()}, file)
+    with pytest.raises(ModelError, match=r"bad\.ckpt is not a checkpoint of plain tensors"):
+        convert([tmp_path / "bad.ckpt"], tmp_path / "out", variant="base")
+    assert [p.name for p in tmp_path.iterdir()] == ["bad.ckpt"]
+
+
+def test_safetensors_need_no_pytorch(source, tmp_path):
+    code = (
+        "import sys; from mlx_happyhorse.convert import convert; "
+        f"convert([{str(source)!r}], {str(tmp_path / 'out')!r}, variant='base'); "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
