@@ -7,8 +7,8 @@ from typing import Any
 
 import mlx.core as mx
 
-from mlx_happyhorse.errors import ModelError
-from mlx_happyhorse.weights import read_json
+from mlx_happyhorse.errors import ModelError, RequestError
+from mlx_happyhorse.weights import read_json, read_tensors
 
 PICKLES = (".ckpt", ".pth", ".pt")
 PREFIXES = ("model.diffusion_model.", "module.")
@@ -20,7 +20,7 @@ class Checkpoint:
 
     def __init__(self, path: Path):
         if not path.exists():
-            raise ModelError(f"{path} does not exist.")
+            raise RequestError(f"{path} does not exist.")
         self.path = path
         self.folder = path if path.is_dir() else path.parent
         self.tensors = _strip_prefixes(_read(path))
@@ -42,9 +42,7 @@ class Checkpoint:
 
     def keep(self, prefix: str) -> None:
         """Keeps the tensors under `prefix`, without it, and forgets all others."""
-        self.tensors = {
-            k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)
-        }
+        self.tensors = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
 
     def count(self, pattern: str) -> int:
         """How many consecutive n, from 0, have a tensor whose name starts with pattern.format(n)."""
@@ -65,13 +63,10 @@ class Checkpoint:
 
 
 def _read(path: Path) -> dict[str, mx.array]:
-    if path.is_dir():
-        files = _files_of(path)
-    else:
-        files = [path]
+    files = _files_of(path) if path.is_dir() else [path]
     tensors: dict[str, mx.array] = {}
     for file in files:
-        read = _read_pickle if file.suffix in PICKLES else _read_safetensors
+        read = _read_pickle if file.suffix in PICKLES else read_tensors
         tensors |= read(file)
     return tensors
 
@@ -91,13 +86,6 @@ def _files_of(folder: Path) -> list[Path]:
             f"{folder} holds no checkpoint: expected .safetensors, or one of {', '.join(PICKLES)}."
         )
     return files
-
-
-def _read_safetensors(file: Path) -> dict[str, mx.array]:
-    try:
-        return dict(mx.load(str(file), format="safetensors"))
-    except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{file} is not a readable safetensors file: {error}.") from error
 
 
 def _read_pickle(file: Path) -> dict[str, mx.array]:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import mlx.core as mx
 
-from mlx_happyhorse.version import __version__
 from mlx_happyhorse.errors import ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import COMPONENTS
+from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import build, check
 
 from .checkpoint import Checkpoint

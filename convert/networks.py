@@ -231,6 +231,7 @@ def _video_half(ckpt: Checkpoint, half: str, direction: str) -> dict[str, mx.arr
 
 
 def _video_name(name: str, direction: str) -> str:
+    level = rf"{direction}samples\.(\d+)\.{direction}samples"
     for pattern, replacement in (
         (r"^conv1\.", "conv_in."),
         (r"^head\.0\.", "norm_out."),
@@ -238,8 +239,8 @@ def _video_name(name: str, direction: str) -> str:
         (r"^middle\.0\.", "middle.before."),
         (r"^middle\.1\.", "middle.attention."),
         (r"^middle\.2\.", "middle.after."),
-        (r"^(?:down|up)samples\.(\d+)\.(?:down|up)samples\.\d+\.(resample|time_conv)\.", rf"{direction}.\1.resample.\2."),
-        (r"^(?:down|up)samples\.(\d+)\.(?:down|up)samples\.(\d+)\.", rf"{direction}.\1.blocks.\2."),
+        (rf"^{level}\.\d+\.(resample|time_conv)\.", rf"{direction}.\1.resample.\2."),
+        (rf"^{level}\.(\d+)\.", rf"{direction}.\1.blocks.\2."),
         (r"resample\.resample\.1\.", "resample.conv."),
         (r"residual\.0\.", "norm1."),
         (r"residual\.2\.", "conv1."),
@@ -293,9 +294,7 @@ def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
             window="step_size",
         ),
     )
-    tensors = {
-        _turbo_name(name): _channels_last(ckpt.take(name)) for name in sorted(ckpt.tensors)
-    }
+    tensors = {_turbo_name(name): _channels_last(ckpt.take(name)) for name in sorted(ckpt.tensors)}
     return {"video_decoder": Component({"type": "turbo_decoder", **config.to_dict()}, tensors)}
 
 

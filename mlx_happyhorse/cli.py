@@ -157,5 +157,3 @@ def _convert(options: argparse.Namespace) -> None:
     ):
         print(line)
     print(f"Written: {options.mlx_path}")
-
-

@@ -80,9 +80,10 @@ def fit_image(image: Image.Image, width: int, height: int) -> np.ndarray:
         crop_w, crop_h = w, int(w * height / width)
     else:
         crop_w, crop_h = int(h * width / height), h
+    # Pillow rounds the box to whole pixels, and so the reference's crop lies.
     box = (w - crop_w) / 2, (h - crop_h) / 2, (w + crop_w) / 2, (h + crop_h) / 2
-    resized = image.convert("RGB").crop(tuple(map(round, box))).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(resized, np.float32) / 127.5 - 1
+    cropped = image.convert("RGB").crop(box)
+    return np.asarray(cropped.resize((width, height), Image.Resampling.LANCZOS), np.float32) / 127.5 - 1
 
 
 def to_44100(samples: np.ndarray) -> np.ndarray:
@@ -94,9 +95,7 @@ def to_44100(samples: np.ndarray) -> np.ndarray:
     return (np.fft.irfft(spectrum, target, axis=0) * (target / n)).astype(np.float32)
 
 
-def write_mp4(
-    path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, settings: dict[str, Any]
-) -> None:
+def write_mp4(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, settings: dict[str, Any]) -> None:
     """H.264 and AAC with the index in front. `frames` are (height, width, 3) uint8 at 25 a second,
     `sound` (samples, 2) float32 at 44,100 Hz, `settings` go into the file's comment as JSON."""
     with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as file:

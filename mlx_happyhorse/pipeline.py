@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, TypeVar, Unpack
 
 import mlx.core as mx
 import numpy as np
@@ -40,6 +40,10 @@ class State:
     video: mx.array | None = None
     audio: mx.array | None = None
     clip: Clip | None = None
+
+
+T = TypeVar("T")
+Stages = Generator[State, None, T]  # shows its states and returns what it made
 
 
 class HappyHorse:
@@ -104,65 +108,109 @@ class HappyHorse:
             raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
         return request
 
-    def _run(self, request: Request, picture: Image.Image | None, draw: Draw) -> Iterator[State]:
-        guided = request.guidance > 1
-        yield State("text", 0, 1 + guided)
-        text = self.encode_text(request.prompt)
-        yield State("text", 1, 1 + guided)
-        negative = self.encode_text(request.negative_prompt) if guided else None
-
-        first = None
-        if picture is not None:
-            yield State("image", 0, 1)
-            first = self._first_frame(picture, request.width, request.height)
-
-        (frames, height, width), (sounds,) = request.latent_shapes
-        audio = draw((sounds, AUDIO_CHANNELS))
-        video = draw((frames, height, width, VIDEO_CHANNELS))
-        yield State("denoise", 0, request.steps, video, audio)
-        for step in self.denoise(
-            text, video, audio, steps=request.steps, negative_text=negative,
-            guidance=request.guidance, image=first, draw=draw,
-        ):  # fmt: skip
-            video, audio = step.video, step.audio
-            yield State("denoise", step.index, step.steps, video, audio)
-
+    def _run(self, request: Request, picture: Image.Image | None, draw: Draw) -> Stages[None]:
+        text, negative = yield from self._read_prompts(request)
+        image = yield from self._first_frame(picture, request.width, request.height)
+        video, audio = yield from self._denoise(request, text, negative, image, draw)
         if request.upscale is not None:
-            width, height = request.final_size
-            yield State("upscale", 0, request.upscale_steps, video, audio)
-            first = None if picture is None else self._first_frame(picture, width, height)
-            for step in self.upscale(
-                text, video, audio, to=request.upscale, width=width, height=height,
-                steps=request.upscale_steps, image=first, draw=draw,
-            ):  # fmt: skip
-                video = step.video
-                yield State("upscale", step.index, step.steps, video, audio)
-
-        pictures = []
-        yield State("picture", 0, len(video), video, audio)
-        for window in self.decode_video(video):
-            pictures.append(np.array(window))
-            done = (sum(map(len, pictures)) + 3) // 4
-            yield State("picture", done, len(video), video, audio)
-
+            image = yield from self._first_frame(picture, *request.final_size)
+            video = yield from self._upscale(request, text, video, audio, image, draw)
+        frames = yield from self._picture(video, audio)
         yield State("sound", 0, 1, video, audio)
         sound = np.array(self.decode_audio(audio))
-        clip = Clip(np.concatenate(pictures), sound, asdict(request) | {"model": self.name})
+        clip = Clip(frames, sound, asdict(request) | {"model": self.name})
         yield State("sound", 1, 1, video, audio, clip)
 
-    def _first_frame(self, picture: Image.Image, width: int, height: int) -> mx.array:
-        return self.encode_image(mx.array(media.fit_image(picture, width, height)))
+    def _read_prompts(self, request: Request) -> Stages[list[mx.array | None]]:
+        prompts = [request.prompt, request.negative_prompt][: 1 + (request.guidance > 1)]
+        yield State("text", 0, 1)
+        texts = self.encode_texts(prompts)
+        yield State("text", 1, 1)
+        return [*texts, None][:2]
+
+    def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
+        if picture is None:
+            return None
+        yield State("image", 0, 1)
+        latent = self.encode_image(mx.array(media.fit_image(picture, width, height)))
+        yield State("image", 1, 1)
+        return latent
+
+    def _denoise(
+        self,
+        request: Request,
+        text: mx.array,
+        negative_text: mx.array | None,
+        image: mx.array | None,
+        draw: Draw,
+    ) -> Stages[tuple[mx.array, mx.array]]:
+        video_shape, audio_shape = request.latent_shapes
+        audio = draw((*audio_shape, AUDIO_CHANNELS))
+        video = draw((*video_shape, VIDEO_CHANNELS))
+        yield State("denoise", 0, request.steps, video, audio)
+        for step in self.denoise(
+            text,
+            video,
+            audio,
+            steps=request.steps,
+            negative_text=negative_text,
+            guidance=request.guidance,
+            image=image,
+            draw=draw,
+        ):
+            video, audio = step.video, step.audio
+            yield State("denoise", step.index, step.steps, video, audio)
+        return video, audio
+
+    def _upscale(
+        self,
+        request: Request,
+        text: mx.array,
+        video: mx.array,
+        audio: mx.array,
+        image: mx.array | None,
+        draw: Draw,
+    ) -> Stages[mx.array]:
+        width, height = request.final_size
+        yield State("upscale", 0, request.upscale_steps, video, audio)
+        for step in self.upscale(
+            text,
+            video,
+            audio,
+            to=request.upscale or "",
+            width=width,
+            height=height,
+            steps=request.upscale_steps,
+            image=image,
+            draw=draw,
+        ):
+            video = step.video
+            yield State("upscale", step.index, step.steps, video, audio)
+        return video
+
+    def _picture(self, video: mx.array, audio: mx.array) -> Stages[np.ndarray]:
+        yield State("picture", 0, len(video), video, audio)
+        windows: list[np.ndarray] = []
+        for window in self.decode_video(video):
+            windows.append(np.array(window))
+            latents_done = (sum(map(len, windows)) + 3) // 4
+            yield State("picture", latents_done, len(video), video, audio)
+        return np.concatenate(windows)
 
     def encode_text(self, prompt: str) -> mx.array:
         """A prompt → its features (tokens, 3584) in fp32; warns if it is longer than 640 tokens."""
+        return self.encode_texts([prompt])[0]
+
+    def encode_texts(self, prompts: Iterable[str]) -> list[mx.array]:
+        """The same for several prompts, with the encoder loaded once."""
         file = self.folder / "text_encoder" / "tokenizer.json"
         if not file.is_file():
             raise ModelError(f"{self.folder} has no text_encoder/tokenizer.json.")
-        ids = tokenize(Tokenizer.from_file(str(file)), prompt)
+        tokenizer = Tokenizer.from_file(str(file))
+        tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder") as encoder:
-            features = encoder(ids)[:MAX_TOKENS]
             # The model was trained on features that went through half precision.
-            features = features.astype(mx.float16).astype(mx.float32)
+            features = [encoder(ids)[:MAX_TOKENS].astype(mx.float16).astype(mx.float32) for ids in tokens]
             mx.eval(features)
         return features
 

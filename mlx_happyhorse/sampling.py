@@ -1,4 +1,4 @@
-"""The denoising loop: noise levels, the two solvers, guidance, what stays fixed while the rest is denoised."""
+"""The denoising loop: noise levels, the two solvers, guidance, what stays as it is given."""
 
 from __future__ import annotations
 

@@ -23,9 +23,7 @@ def unpack(tokens: mx.array, shape: tuple[int, ...]) -> mx.array:
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(shape)
 
 
-def coordinates(
-    grid: tuple[int, int, int], audio: int, text: int, style: str
-) -> np.ndarray:
+def coordinates(grid: tuple[int, int, int], audio: int, text: int, style: str) -> np.ndarray:
     """(t, h, w, T, H, W, refT, refH, refW) of every token, float64.
 
     `grid` is the video's (frames, rows, columns) in tokens. Style "v2" lays audio along the video's time
@@ -46,10 +44,8 @@ def coordinates(
     return np.concatenate(parts)
 
 
-def _grid(
-    size: tuple[int, int, int], reference: tuple[int, int, int], start: int = 0
-) -> np.ndarray:
-    cells = np.indices(size, dtype=np.float64).reshape(3, -1).T + [start, 0, 0]
+def _grid(size: tuple[int, int, int], reference: tuple[int, int, int], start: int = 0) -> np.ndarray:
+    cells = np.indices(size, dtype=np.float64).reshape(3, -1).T + np.array([start, 0, 0])
     return np.hstack([cells, np.broadcast_to([*size, *reference], (len(cells), 6))])
 
 

@@ -19,9 +19,7 @@ def signal_levels(steps: int = 1000) -> np.ndarray:
     return (levels - levels[-1]) * levels[0] / (levels[0] - levels[-1])
 
 
-def start(
-    video: mx.array, audio: mx.array, height: int, width: int, draw: Draw
-) -> tuple[mx.array, mx.array]:
+def start(video: mx.array, audio: mx.array, height: int, width: int, draw: Draw) -> tuple[mx.array, mx.array]:
     """Base latents (frames, h, w, 48) and (n, 64) → where super-resolution starts, (frames, height,
     width, 48) and (n, 64). Draws the video's noise, then the audio's."""
     level = float(signal_levels()[NOISE_INDEX])

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,7 +19,7 @@ from .models.transformer import Transformer, TransformerConfig
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 
-NETWORKS: dict[str, tuple[type[nn.Module], type[Config]]] = {
+NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "transformer": (Transformer, TransformerConfig),
     "text_encoder": (TextEncoder, TextEncoderConfig),
     "video_encoder": (VideoEncoder, VideoVAEConfig),
@@ -75,7 +76,7 @@ def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
 
 def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
     """Raises ModelError that names the first missing, unknown or misshapen tensor."""
-    expected = {k: v.shape for k, v in tree_flatten(model.parameters())}
+    expected = {name: tensor.shape for name, tensor in parameters(model).items()}
     for problem, names in (
         ("lacks", expected.keys() - shapes.keys()),
         ("has an unknown", shapes.keys() - expected.keys()),
@@ -88,6 +89,11 @@ def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
             raise ModelError(f"tensor {name} is {tuple(shapes[name])}, expected {tuple(shape)}.")
 
 
+def parameters(model: nn.Module) -> dict[str, mx.array]:
+    """A network's tensors by their dotted names."""
+    return cast(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
+
+
 def read_json(path: Path) -> dict[str, Any]:
     try:
         values = json.loads(path.read_text())
@@ -98,14 +104,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_tensors(file: Path) -> dict[str, mx.array]:
+    """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
+    try:
+        return cast(dict[str, mx.array], mx.load(str(file), format="safetensors"))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
+
+
 def _read(folder: Path) -> dict[str, mx.array]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError("there is no .safetensors file in it.")
     weights: dict[str, mx.array] = {}
     for file in files:
-        try:
-            weights |= mx.load(str(file))
-        except (RuntimeError, ValueError) as error:
-            raise ModelError(f"{file.name} is damaged: {error}.") from error
+        weights |= read_tensors(file)
     return weights

@@ -10,7 +10,7 @@ if sys.platform == "linux":
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
 os.environ["MLX_ENABLE_TF32"] = "0"
 
-import pytest  # noqa: E402
+import pytest
 
 
 @pytest.fixture

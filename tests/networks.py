@@ -27,7 +27,7 @@ def published(dtype: mx.Dtype = mx.bfloat16, seed: int = 0) -> dict[str, mx.arra
         tensors[f"final_norm_{name}.weight"] = normal(HIDDEN)
         tensors[f"final_linear_{name}.weight"] = normal(width, HIDDEN)
     for i, (experts, gelu) in enumerate(((3, True), (1, False), (3, False))):
-        block = f"block.layers.{i}."
+        block, rows = f"block.layers.{i}.", INNER if gelu else 2 * INNER
         tensors |= {
             block + "attention.pre_norm.weight": normal(experts * HIDDEN),
             block + "attention.q_norm.weight": normal(experts * DIM),
@@ -35,7 +35,7 @@ def published(dtype: mx.Dtype = mx.bfloat16, seed: int = 0) -> dict[str, mx.arra
             block + "mlp.pre_norm.weight": normal(experts * HIDDEN),
             block + "attention.linear_qkv.weight": normal(experts * ROWS, HIDDEN).astype(dtype),
             block + "attention.linear_proj.weight": normal(experts * HIDDEN, HEADS * DIM).astype(dtype),
-            block + "mlp.up_gate_proj.weight": normal(experts * INNER * (1 if gelu else 2), HIDDEN).astype(dtype),
+            block + "mlp.up_gate_proj.weight": normal(experts * rows, HIDDEN).astype(dtype),
             block + "mlp.down_proj.weight": normal(experts * HIDDEN, INNER).astype(dtype),
         }
     return tensors

@@ -133,5 +133,5 @@ def test_local_windows_hold_the_frames_in_reach(case):
     reach, frames = case.setting("frame_receptive_field"), case["in.video"].shape[2]
     seen = {}
     for first, last, start, stop in local_windows(frames, reach):
-        seen |= {i: (start, stop) for i in range(first, last)}
+        seen |= dict.fromkeys(range(first, last), (start, stop))
     assert seen == {i: (max(i - reach, 0), min(i + reach + 1, frames)) for i in range(frames)}

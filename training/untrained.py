@@ -10,13 +10,12 @@ import sys
 from pathlib import Path
 
 import mlx.core as mx
-from mlx.utils import tree_flatten
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from mlx_happyhorse.convert.folder import save_component, write_json
 from mlx_happyhorse.convert.networks import Component
 from mlx_happyhorse.version import __version__
-from mlx_happyhorse.weights import build
+from mlx_happyhorse.weights import build, parameters
 
 SEED = 7
 QUIET = 1e-6  # noise should not be loud: the audio decoder's last layer is turned down
@@ -66,7 +65,7 @@ TOP = {
         "height": 128,
         "upscale_steps": 5,
     },
-    "licences": {name: "Apache-2.0" for name in NETWORKS},
+    "licences": dict.fromkeys(NETWORKS, "Apache-2.0"),
     "converter": __version__,
 }
 
@@ -81,7 +80,7 @@ def main(folder: Path) -> None:
 
 def _random_weights(config: dict, key: mx.array) -> dict[str, mx.array]:
     tensors = {}
-    for name, value in tree_flatten(build(config).parameters()):
+    for name, value in parameters(build(config)).items():
         key, now = mx.random.split(key)
         if value.ndim > 1:
             inputs = 2 * value.shape[0] if "layers.1.weight" in name and value.ndim == 3 else value[0].size
@@ -97,7 +96,7 @@ def _tokenizer() -> Tokenizer:
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    words = "a red green blue yellow white black ball circle square triangle bounces moves falls on the floor sound"
+    words = "a red green blue yellow white black ball circle square bounces moves falls on the floor sound"
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
         special_tokens=["<pad>", "<eos>", "<bos>", "<unk>"],

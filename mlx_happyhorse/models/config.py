@@ -12,9 +12,7 @@ class Config:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Takes the known keys and ignores the rest (`type`, `quantization`); lists become tuples."""
         known = {f.name for f in fields(cls)}
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
-        )
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known})
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -6,7 +6,6 @@ norms, rotation, activations and gates are fp32; linears and attention run in `d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import mlx.core as mx
@@ -83,9 +82,7 @@ def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     return out[0].transpose(1, 0, 2)
 
 
-def attend_locally(
-    q: mx.array, k: mx.array, v: mx.array, layout: Layout, reach: int
-) -> mx.array:
+def attend_locally(q: mx.array, k: mx.array, v: mx.array, layout: Layout, reach: int) -> mx.array:
     """Video tokens see `reach` latent frames to either side and all other tokens; those see everything.
 
     Without masks: one attention for each run of frames that share a window."""
@@ -162,10 +159,7 @@ class Expert(nn.Module):
 
     def mlp(self, x: mx.array, dtype: mx.Dtype) -> mx.array:
         h = self.mlp_norm(x).astype(dtype)
-        if "up" in self:
-            h = gelu7(self.up(h))
-        else:
-            h = swiglu7(*mx.split(self.gate_up(h), 2, axis=-1))
+        h = gelu7(self.up(h)) if "up" in self else swiglu7(*mx.split(self.gate_up(h), 2, axis=-1))
         return self.down(h.astype(dtype)).astype(mx.float32)
 
 
@@ -181,16 +175,14 @@ class Layer(nn.Module):
     ) -> mx.array:
         spans = layout.spans if len(self.experts) > 1 else [slice(None)]
         parts = [e.project(x[s], cos[s], sin[s], dtype) for e, s in zip(self.experts, spans, strict=True)]
-        q, k, v, gate = (_join(p) for p in zip(*parts, strict=True))
-        if self._reach is None:
-            heads = attend(q, k, v)
-        else:
-            heads = attend_locally(q, k, v, layout, self._reach)
+        q, k, v, gate = (_join(list(p)) for p in zip(*parts, strict=True))
+        reach = self._reach
+        heads = attend(q, k, v) if reach is None else attend_locally(q, k, v, layout, reach)
         x = x + _join([e.merge(heads[s], gate[s]) for e, s in zip(self.experts, spans, strict=True)])
         return x + _join([e.mlp(x[s], dtype) for e, s in zip(self.experts, spans, strict=True)])
 
 
-def _join(parts: Sequence[mx.array]) -> mx.array:
+def _join(parts: list[mx.array]) -> mx.array:
     return parts[0] if len(parts) == 1 else mx.concatenate(parts)
 
 

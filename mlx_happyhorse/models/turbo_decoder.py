@@ -122,9 +122,7 @@ class TurboDecoder(nn.Module):
             ResidualBlock(widths[-1], widths[-1], config.norm_eps) for _ in range(config.layers[-1])
         ]
         inputs = (*widths[1:], widths[-1])
-        self.up_blocks = [
-            UpBlock(config, inputs[level], level) for level in reversed(range(len(widths)))
-        ]
+        self.up_blocks = [UpBlock(config, inputs[level], level) for level in reversed(range(len(widths)))]
         self.conv_out = Conv3d(widths[0], 3 * PATCH**2)
 
     def __call__(self, latents: mx.array) -> Iterator[mx.array]:
@@ -155,8 +153,8 @@ class TurboDecoder(nn.Module):
         x = self.conv_in(x[None])
         for block in self.mid_block:
             x = block(x)
-        for block in self.up_blocks:
-            x = block(x, first)
+        for up in self.up_blocks:
+            x = up(x, first)
         return unpatchify(self.conv_out(nn.silu(_norm(x)))[0])
 
 

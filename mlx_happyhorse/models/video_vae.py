@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -185,7 +186,7 @@ class DownBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, blocks: int, temporal: bool, last: bool):
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.blocks = [ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        self.blocks = [ResidualBlock(a, b) for a, b in pairwise(widths)]
         if not last:
             self.resample = Downsample(out_channels, temporal)
         self.factors = (2 if temporal else 1, 1 if last else 2)
@@ -203,7 +204,7 @@ class UpBlock(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, blocks: int, temporal: bool, last: bool):
         super().__init__()
         widths = [in_channels] + [out_channels] * blocks
-        self.blocks = [ResidualBlock(a, b) for a, b in zip(widths, widths[1:], strict=False)]
+        self.blocks = [ResidualBlock(a, b) for a, b in pairwise(widths)]
         if not last:
             self.resample = Upsample(out_channels, temporal)
         self.factors = (2 if temporal else 1, 2)

@@ -1,0 +1,76 @@
+"""What goes into the file is what comes out of it."""
+
+import json
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlx_happyhorse import Clip, RequestError, media
+
+
+@pytest.fixture
+def clip():
+    """A second of a white square that moves right over blue, and a 440 Hz tone on the left only."""
+    frames = np.zeros((25, 64, 96, 3), np.uint8)
+    frames[..., 2] = 200
+    for i, frame in enumerate(frames):
+        frame[16:48, 2 * i : 2 * i + 32] = 255
+    t = np.arange(44_100) / 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 440 * t)
+    sound = np.stack([tone, 0 * tone], 1).astype(np.float32)
+    return Clip(frames, sound, {"prompt": "ein Quadrat …", "seed": 1})
+
+
+def test_streams_are_what_players_expect(clip, tmp_path):
+    path = clip.save(tmp_path / "a.mp4")
+    with av.open(str(path)) as file:
+        video, audio = file.streams.video[0], file.streams.audio[0]
+        assert (video.codec_context.name, video.pix_fmt, video.average_rate) == ("h264", "yuv420p", 25)
+        assert (video.width, video.height, video.frames) == (96, 64, 25)
+        assert (audio.codec_context.name, audio.rate, audio.layout.name) == ("aac", 44_100, "stereo")
+        assert json.loads(file.metadata["comment"]) == clip.settings
+    data = path.read_bytes()
+    assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+def test_colours_and_motion_survive(clip, tmp_path):
+    with av.open(str(clip.save(tmp_path / "a.mp4"))) as file:
+        shown = np.stack([f.to_ndarray(format="rgb24") for f in file.decode(video=0)])
+    assert shown.shape == clip.video.shape
+    assert np.abs(shown.astype(int) - clip.video).mean() < 3
+    for i, frame in enumerate(shown):
+        assert abs(np.argwhere(frame[32, :, 0] > 128).mean() - (2 * i + 15.5)) < 1
+
+
+def test_sound_survives_in_place(clip, tmp_path):
+    with av.open(str(clip.save(tmp_path / "a.mp4"))) as file:
+        heard = np.concatenate([f.to_ndarray() for f in file.decode(audio=0)], axis=1).T
+    heard = heard[: len(clip.audio)]
+    assert np.corrcoef(heard[:, 0], clip.audio[:, 0])[0, 1] > 0.99
+    assert np.abs(heard[:, 1]).max() < 0.01
+
+
+def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, monkeypatch):
+    path = tmp_path / "a.mp4"
+    path.write_bytes(b"older")
+    monkeypatch.setattr(media, "_encode_sound", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        clip.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
+    assert path.read_bytes() == b"older"
+
+
+def test_pictures_are_cropped_around_their_centre():
+    picture = np.zeros((100, 300, 3), np.uint8)
+    picture[:, 100:200] = 255
+    fitted = media.fit_image(Image.fromarray(picture), 64, 64)
+    assert fitted.shape == (64, 64, 3) and fitted.dtype == np.float32
+    assert fitted.min() == 1.0
+
+
+@pytest.mark.parametrize("image", ["missing.png", __file__, np.zeros((4, 4)), np.zeros((4, 4, 3))])
+def test_what_is_no_picture_is_refused(image):
+    with pytest.raises(RequestError):
+        media.open_image(image)

@@ -1,0 +1,89 @@
+"""The Python API: stages, seeds, public steps."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_happyhorse import HappyHorse, RequestError
+
+SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
+pytestmark = pytest.mark.filterwarnings("ignore:tiny")
+
+
+@pytest.fixture(scope="module")
+def horse():
+    return HappyHorse.load("tiny")
+
+
+def test_stages_follow_each_other_and_end_in_the_clip(horse):
+    states = list(horse.stream("a ball", seed=1, **SHORT))
+    stages = list(dict.fromkeys(s.stage for s in states))
+    assert stages == ["text", "denoise", "picture", "sound"]
+    for stage in stages:
+        steps = [(s.step, s.steps) for s in states if s.stage == stage]
+        assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]
+    assert states[2].video.shape == (3, 2, 4, 48) and states[2].audio.shape == (10, 64)
+    clip = states[-1].clip
+    assert clip.video.shape == (9, 32, 64, 3) and clip.video.dtype == np.uint8
+    assert clip.audio.shape == (17640, 2) and clip.audio.dtype == np.float32
+    assert (clip.fps, clip.sample_rate) == (25, 44_100)
+    assert all(s.clip is None for s in states[:-1])
+
+
+def test_the_seed_decides(horse):
+    first, again, other = (horse.generate("a ball", seed=s, **SHORT) for s in (1, 1, 2))
+    assert np.array_equal(first.video, again.video) and np.array_equal(first.audio, again.audio)
+    assert not np.array_equal(first.video, other.video)
+
+
+def test_a_first_frame_changes_the_clip(horse):
+    picture = np.full((40, 90, 3), 200, np.uint8)
+    with_picture, without = (horse.generate("x", seed=1, image=i, **SHORT) for i in (picture, None))
+    assert not np.array_equal(with_picture.video, without.video)
+
+
+def test_impossible_requests_are_refused_before_the_first_step(horse):
+    nan = float("nan")
+    for wrong in ({"seconds": nan}, {"seed": 1.5}, {"steps": True}, {"upscale": "8k"}, {"upscale": "540p"}):
+        with pytest.raises(RequestError):
+            horse.stream("x", **wrong)
+    with pytest.raises(RequestError, match="there is no model"):
+        HappyHorse.load("nonsense")
+
+
+def test_public_steps_make_the_same_clip(horse):
+    clip = horse.generate("a ball", seed=5, **SHORT)
+    key = mx.random.key(5)
+
+    def draw(shape):
+        nonlocal key
+        key, now = mx.random.split(key)
+        return mx.random.normal(shape, key=now)
+
+    text = horse.encode_text("a ball")
+    audio, video = draw((10, 64)), draw((3, 2, 4, 48))
+    *_, last = horse.denoise(text, video, audio, steps=2, draw=draw)
+    frames = mx.concatenate(list(horse.decode_video(last.video)))
+    assert np.array_equal(np.array(frames), clip.video)
+    assert np.array_equal(np.array(horse.decode_audio(last.audio)), clip.audio)
+
+
+def test_images_and_sound_become_latents_of_the_documented_shapes(horse):
+    assert horse.encode_image(mx.zeros((32, 64, 3))).shape == (1, 2, 4, 48)
+    samples = mx.random.normal((4096, 2), key=mx.random.key(0))
+    noise = mx.ones((2, 64))
+    mean, drawn = horse.encode_audio(samples), horse.encode_audio(samples, noise)
+    assert mean.shape == (2, 64)
+    assert (drawn >= mean).all() and (drawn > mean).any()
+
+
+def test_a_given_recording_is_never_updated(horse):
+    audio = mx.random.normal((10, 64), key=mx.random.key(0))
+    video = mx.random.normal((3, 2, 4, 48), key=mx.random.key(1))
+    draw = mx.zeros
+    *_, last = horse.denoise(horse.encode_text("x"), video, audio, draw=draw, steps=3, keep_audio=True)
+    assert mx.array_equal(last.audio, audio)
+
+
+def test_the_embedded_model_is_small(horse):
+    assert sum(p.stat().st_size for p in horse.folder.rglob("*")) <= 8_000_000
