@@ -121,12 +121,14 @@ class HappyHorse:
         clip = Clip(frames, sound, asdict(request) | {"model": self.name})
         yield State("sound", 1, 1, video, audio, clip)
 
-    def _read_prompts(self, request: Request) -> Stages[list[mx.array | None]]:
-        prompts = [request.prompt, request.negative_prompt][: 1 + (request.guidance > 1)]
+    def _read_prompts(self, request: Request) -> Stages[tuple[mx.array, mx.array | None]]:
+        prompts = [request.prompt]
+        if request.guidance > 1:
+            prompts.append(request.negative_prompt)
         yield State("text", 0, 1)
-        texts = self.encode_texts(prompts)
+        text, *rest = self.encode_texts(prompts)
         yield State("text", 1, 1)
-        return [*texts, None][:2]
+        return text, rest[0] if rest else None
 
     def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
         if picture is None:
