@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,11 @@ class Checkpoint:
         for file in sorted(self.folder.glob("*.json")):
             if file.stat().st_size > MAX_SETTINGS_BYTES:
                 continue
-            values = read_json(file)
-            if key in values:
+            try:
+                values = json.loads(file.read_text())
+            except ValueError as error:
+                raise ModelError(f"{file} is not valid JSON: {error}.") from error
+            if isinstance(values, dict) and key in values:
                 return values
         return {}
 

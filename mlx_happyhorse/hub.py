@@ -17,6 +17,8 @@ COMPONENTS = (
     "upscaler_540p",
     "upscaler_1080p",
 )
+VARIANTS = ("base", "distill")
+SAMPLING = {"steps", "guidance", "seconds", "width", "height", "upscale_steps"}
 EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
 
 
@@ -39,9 +41,11 @@ def describe(folder: Path) -> dict[str, Any]:
         config = read_json(folder / "config.json")
     except ModelError as error:
         raise RequestError(str(error)) from error
-    if not {"family", "variant", "sampling"} <= config.keys():
+    sampling = config.get("sampling")
+    if config.get("variant") not in VARIANTS or not isinstance(sampling, dict) or SAMPLING - sampling.keys():
         raise RequestError(
-            f"{folder} is not a model folder of ours: its config.json names no family, variant and sampling."
+            f"{folder} is not a model folder of ours: its config.json lacks "
+            f"a variant ({' or '.join(VARIANTS)}) or sampling settings."
         )
     return config
 

@@ -12,12 +12,11 @@ from typing import Any, TypeVar, Unpack
 import mlx.core as mx
 import numpy as np
 from PIL import Image
-from tokenizers import Tokenizer
 
 from . import hub, media, sampling, upscaling, weights
 from .errors import ModelError, RequestError
 from .media import Clip, Picture
-from .prompts import MAX_TOKENS, tokenize
+from .prompts import MAX_TOKENS, load_tokenizer, tokenize
 from .request import Request, Settings
 from .sampling import Draw, Guidance, Step, UpscaleGuidance, draw_from
 
@@ -205,10 +204,7 @@ class HappyHorse:
 
     def encode_texts(self, prompts: Iterable[str]) -> list[mx.array]:
         """The same for several prompts, with the encoder loaded once."""
-        file = self.folder / "text_encoder" / "tokenizer.json"
-        if not file.is_file():
-            raise ModelError(f"{self.folder} has no text_encoder/tokenizer.json.")
-        tokenizer = Tokenizer.from_file(str(file))
+        tokenizer = load_tokenizer(self.folder / "text_encoder" / "tokenizer.json")
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder") as encoder:
             # The model was trained on features that went through half precision.

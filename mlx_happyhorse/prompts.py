@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from .errors import RequestError
+from .errors import ModelError, RequestError
 
 MAX_TOKENS = 640
 ABSURD_CHARACTERS = 50_000
@@ -20,6 +21,13 @@ NEGATIVE_PROMPT = (
     "mumbling, stuttering, wrong pronunciation, silence where speech should be, "
     "abrupt cuts in the sound, music that drowns the voice"
 )
+
+
+def load_tokenizer(file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{file} cannot be read as a tokenizer: {error}") from error
 
 
 def tokenize(tokenizer: Tokenizer, prompt: str) -> mx.array:

@@ -35,10 +35,10 @@ def build(config: dict[str, Any]) -> nn.Module:
     try:
         network, dimensions = NETWORKS[config["type"]]
         model = network(dimensions.from_dict(config))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        if quantization := config.get("quantization"):
+            _quantize(model, quantization)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         raise ModelError(f"its config.json does not describe a network of ours ({error!r}).") from error
-    if quantization := config.get("quantization"):
-        _quantize(model, quantization)
     return model
 
 
@@ -69,7 +69,7 @@ def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or DTYPES[config.get("dtype", "bfloat16")]
+        model.dtype = dtype or DTYPES.get(config.get("dtype", ""), mx.bfloat16)
     model.eval()
     return model
 

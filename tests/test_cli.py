@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import time
 import av
 import pytest
 
-from mlx_happyhorse import cli
+from mlx_happyhorse import HappyHorse, cli
 
 SHORT = ["--seconds", "0.2", "--steps", "1", "--width", "64", "--height", "64", "--seed", "3"]
 READ_ONLY = "/proc" if sys.platform == "linux" else "/System"
@@ -91,9 +92,6 @@ def test_a_prompt_beyond_640_tokens_warns_of_what_is_cut(capsys):
 
 
 def test_a_damaged_model_is_named_and_exits_1(tmp_path, capsys):
-    import shutil
-
-    from mlx_happyhorse import HappyHorse
 
     shutil.copytree(HappyHorse.load("tiny").folder, tmp_path / "broken")
     (tmp_path / "broken/audio_vae/model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
@@ -141,3 +139,27 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
     assert time.monotonic() - asked < 30
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "code"),
+    [
+        ("config.json", {"sampling": {}}, 2),
+        ("config.json", {"variant": 5}, 2),
+        ("transformer/config.json", {"num_heads": 0}, 1),
+        ("transformer/config.json", {"num_layers": 10**9}, 1),
+        ("transformer/config.json", {"hidden_size": 2**20}, 1),
+        ("transformer/config.json", {"quantization": [1]}, 1),
+        ("video_decoder/config.json", {"window": 0}, 1),
+        ("text_encoder/tokenizer.json", {"model": None}, 1),
+        ("text_encoder/config.json", {"type": "audio_vae"}, 1),
+    ],
+)
+def test_a_nonsense_config_is_named(tmp_path, capsys, file, change, code):
+    shutil.copytree(HappyHorse.load("tiny").folder, tmp_path / "odd")
+    path = tmp_path / "odd" / file
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    assert run("generate", "x", "--model", "odd", *SHORT) == code
+    shown = capsys.readouterr().err
+    assert "odd" in shown.split("Error: ")[1] and "--verbose" not in shown
+    assert not (tmp_path / "clip.mp4").exists()

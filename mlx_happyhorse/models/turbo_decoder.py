@@ -28,6 +28,10 @@ class TurboDecoderConfig(Config):
     first_window: int = 7
     window: int = 7
 
+    def __post_init__(self) -> None:
+        if min(self.first_window, self.window) < 1:
+            raise ValueError("a window holds at least one frame")
+
 
 class Conv3d(nn.Module):
     """Same-size convolution: zeros around the picture, the end frames repeated in time."""
