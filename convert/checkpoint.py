@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ MAX_SETTINGS_BYTES = 1_000_000
 
 
 class Checkpoint:
-    """Tensors of one network. `take` hands them out, `leftover` are those nobody asked for."""
+    """Tensors of one network. `take` hands them out; what is left in the end nobody asked for."""
 
     def __init__(self, path: Path):
         if not path.exists():
@@ -37,9 +38,6 @@ class Checkpoint:
     def take(self, name: str) -> mx.array:
         self.shape(name)
         return self.tensors.pop(name)
-
-    def drop(self, prefix: str) -> None:
-        self.tensors = {k: v for k, v in self.tensors.items() if not k.startswith(prefix)}
 
     def keep(self, prefix: str) -> None:
         """Keeps the tensors under `prefix`, without it, and forgets all others."""
@@ -100,12 +98,15 @@ def _read_pickle(file: Path) -> dict[str, mx.array]:
             f'{file.name} is a pickle, which needs PyTorch: pip install "mlx_happyhorse[convert]"'
         ) from error
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
     except Exception as error:
         first_line = str(error).split("\n")[0]
         raise ModelError(f"{file} is not a checkpoint of plain tensors: {first_line}") from error
     for key in ("ema_state_dict", "state_dict"):
-        state = state.get(key, state)
+        if isinstance(state, dict):
+            state = state.get(key, state)
+    if not isinstance(state, dict):
+        raise ModelError(f"{file} holds a {type(state).__name__}, not tensors by name.")
     half = {torch.bfloat16: mx.bfloat16, torch.float16: mx.float16}
     return {
         name: mx.array(t.float().numpy()).astype(half.get(t.dtype, mx.float32))

@@ -13,6 +13,7 @@ import mlx.core as mx
 from mlx_happyhorse.errors import ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import COMPONENTS
+from mlx_happyhorse.precision import DTYPES
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import build, check
 
@@ -21,7 +22,6 @@ from .networks import Component, recognise
 from .precision import Quantization, quantize, store_as
 
 MAX_SHARD_BYTES = 5_000_000_000
-DTYPES = ("bfloat16", "float16", "float32")
 SAMPLING: dict[str, dict[str, Any]] = {
     "base": {"steps": 32, "guidance": 5.0},
     "distill": {"steps": 8, "guidance": 1},
@@ -59,7 +59,10 @@ def convert(
         raise RequestError(f"{out} exists already: choose another folder, or move it away.")
     found, report = _collect(sources)
     settings = _top_config(found, variant)
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RequestError(f"{out} cannot be made there: {error.strerror}.") from error
     with written_beside(out) as folder:
         folder.mkdir()
         for name in list(found):
@@ -113,19 +116,27 @@ def _read(label: str | None, path: Path) -> dict[str, Component]:
             check(build(component.config), {k: v.shape for k, v in component.tensors.items()})
         except ModelError as error:
             raise ModelError(f"{path}: {error}") from error
-    if "transformer" in components and (label or _upscaler_of(path)):
-        name = label or _upscaler_of(path) or ""
+    if "transformer" in components and label in (None, "transformer", *UPSCALERS.values()):
+        name = label or _upscaler_of(path) or "transformer"
         return {name: _as_upscaler(components["transformer"], name)}
+    if label is not None and label not in components:
+        raise RequestError(f"{path} is no {label}: it holds {' and '.join(components)}.")
     return components
 
 
 def _upscaler_of(path: Path) -> str | None:
     """GAIR and FastVideo name the folders 540p_sr, sr_540p and the like."""
-    for part in (path.name, path.parent.name):
+    for part in _names(path):
         for size, name in UPSCALERS.items():
             if "sr" in part and size in part:
                 return name
     return None
+
+
+def _names(path: Path) -> list[str]:
+    """The names of a checkpoint and of the folder around it, which say what its tensors cannot."""
+    path = path.resolve()
+    return [path.name.lower(), path.parent.name.lower()]
 
 
 def _as_upscaler(component: Component, name: str) -> Component:
@@ -140,8 +151,8 @@ def _as_upscaler(component: Component, name: str) -> Component:
 
 def _top_config(found: dict[str, Source], variant: str | None) -> dict[str, Any]:
     if "transformer" in found and variant is None:
-        names = str(found["transformer"].path).lower()
-        variant = next((v for v in ("distill", "base") if v in Path(names).name), None)
+        names = _names(found["transformer"].path)
+        variant = next((v for name in names for v in ("distill", "base") if v in name), None)
     if variant not in SAMPLING:
         raise RequestError("say with --variant base or --variant distill which transformer this is.")
     return {

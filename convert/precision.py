@@ -1,4 +1,4 @@
-"""Which weights are stored in 16 bits, which are quantized, and why the others are left alone."""
+"""In what precision weights are stored: 16 bits, or quantized, and why the others are left alone."""
 
 from __future__ import annotations
 
@@ -11,16 +11,10 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from mlx_happyhorse.errors import ModelError
+from mlx_happyhorse.precision import DTYPES, GATE, LARGE, cast
 from mlx_happyhorse.weights import build
 
 from .networks import Component
-
-# The large matrices; everything else of these networks is small, and the model was trained with it in fp32.
-LARGE = {
-    "transformer": re.compile(r"layers\..*\.(qkv|proj|up|gate_up|down)"),
-    "text_encoder": re.compile(r"embed_tokens|layers\..*_proj"),
-}
-GATE = re.compile(r"layers\..*\.gate")  # computed in 16 bits as well, but too small to quantize
 
 
 @dataclass(frozen=True)
@@ -32,20 +26,11 @@ class Quantization:
 
 def store_as(component: Component, dtype: str) -> Component:
     """Large matrices and gates in `dtype`, the rest as it is."""
-    large = LARGE.get(component.config["type"])
-    if large is None:
-        return component
-    target = getattr(mx, dtype)
-    tensors = {
-        name: tensor.astype(target) if _is_computed_in_16_bits(name, large) else tensor
-        for name, tensor in component.tensors.items()
-    }
+    kind = component.config["type"]
+    if kind == "text_encoder" and dtype == "float16":
+        dtype = "bfloat16"  # Gemma's residual stream outgrows half precision
+    tensors = cast(kind, component.tensors, DTYPES[dtype])
     return Component(component.config | {"dtype": dtype}, tensors)
-
-
-def _is_computed_in_16_bits(name: str, large: re.Pattern[str]) -> bool:
-    path = name.removesuffix(".weight")
-    return bool(large.fullmatch(path) or GATE.fullmatch(path))
 
 
 def quantize(component: Component, how: Quantization) -> tuple[Component, list[str]]:

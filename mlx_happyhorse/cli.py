@@ -9,6 +9,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from .errors import HappyHorseError, RequestError
@@ -53,8 +54,23 @@ def _fail(message: str, code: int, verbose: bool) -> int:
     return code
 
 
+class _Terminal:
+    """Standard error, closed or not: nobody reading any more must not end a run of hours."""
+
+    def write(self, text: str) -> None:
+        with suppress(OSError, AttributeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, AttributeError):
+            sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr is not None and sys.stderr.isatty()
+
+
 def _say(message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
+    print(message, file=_Terminal(), flush=True)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,7 +133,7 @@ def _with_bars(states: Iterable[Any]) -> Any:
             if bar is None or not bar.desc.startswith(label):
                 if bar is not None:
                     bar.close()
-                bar = tqdm(desc=label, total=state.steps, bar_format=BAR)
+                bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=_Terminal())
             bar.update(state.step - bar.n)
         return state.clip
     finally:
@@ -137,7 +153,7 @@ def _add_convert(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--mlx-path", default="mlx_model", help="the folder to write (mlx_model)")
     parser.add_argument("--variant", choices=("base", "distill"), help="if the folder's name does not tell")
-    parser.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float16", "float32"))
+    parser.add_argument("--dtype", default="bfloat16", help="of large matrices: float16, float32 (bfloat16)")
     parser.add_argument("--quantize", "-q", action="store_true", help="quantize the large matrices")
     parser.add_argument("--q-bits", type=int, default=4, choices=(4, 8), help="bits per weight (4)")
     parser.add_argument("--q-group-size", type=int, default=64, choices=(32, 64, 128), help="(64)")
@@ -155,5 +171,5 @@ def _convert(options: argparse.Namespace) -> None:
         dtype=options.dtype,
         quantization=how,
     ):
-        print(line)
-    print(f"Written: {options.mlx_path}")
+        _say(line)
+    _say(f"Written: {options.mlx_path}")

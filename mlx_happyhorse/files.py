@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from pathlib import Path
 @contextmanager
 def written_beside(path: Path) -> Iterator[Path]:
     """A hidden name beside `path` to write to: renamed to `path` in the end, removed on any failure."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    beside = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
         yield beside
         beside.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,12 @@ EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
 
 def find(model: str | Path) -> Path:
     """The folder of a model. Raises RequestError when there is none of that name."""
-    folder = EMBEDDED.get(str(model)) or Path(model).expanduser()
-    if not folder.is_dir():
-        folder = _from_hub(str(model))
+    name = str(model)
+    if not name.strip():
+        raise RequestError(f"name a model: {', '.join(EMBEDDED)}, a Hub repo (owner/name) or a folder.")
+    folder = EMBEDDED.get(name) or Path(model).expanduser()
+    if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises for a name too long
+        folder = _from_hub(name)
     if not (folder / "config.json").is_file():
         raise RequestError(
             f"{model} is not a model folder: it has no config.json. "
@@ -51,13 +55,14 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 def _from_hub(repo: str) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     known = ", ".join(EMBEDDED)
     if repo.count("/") != 1:
         raise RequestError(f"there is no model {repo!r}: give {known}, a Hub repo (owner/name) or a folder.")
     try:
+        describe(Path(hf_hub_download(repo, "config.json")).parent)  # before anything large is fetched
         return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "README.md"]))
     except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().split("\n")[0]

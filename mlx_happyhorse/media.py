@@ -14,7 +14,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from .errors import RequestError
+from .errors import HappyHorseError, RequestError
 from .files import written_beside
 
 FPS = 25
@@ -36,10 +36,16 @@ class Clip:
     sample_rate: int = SAMPLE_RATE
 
     def save(self, path: str | Path) -> Path:
-        """Writes an mp4: H.264 and AAC, the settings inside. Raises RequestError, leaving nothing behind."""
+        """Writes an mp4: H.264 and AAC, the settings inside.
+
+        Raises RequestError for a name that cannot be, HappyHorseError where writing fails (a full disk),
+        and leaves nothing half-written."""
         path = check_output(path)
-        with written_beside(path) as beside:
-            write_mp4(beside, self.video, self.audio, self.settings)
+        try:
+            with written_beside(path) as beside:
+                write_mp4(beside, self.video, self.audio, self.settings)
+        except (OSError, av.FFmpegError) as error:
+            raise HappyHorseError(f"{path} could not be written: {error.strerror or error}.") from error
         return path
 
 
@@ -48,15 +54,15 @@ def check_output(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.suffix.lower() != ".mp4":
         raise RequestError(f"{path} has no video ending: choose a name that ends in .mp4.")
-    if path.is_dir():
-        raise RequestError(f"{path} is a folder: choose another name.")
-    if not path.parent.is_dir():
-        raise RequestError(f"the folder {path.parent} does not exist: make it, or choose another.")
     try:
+        if path.is_dir():
+            raise RequestError(f"{path} is a folder: choose another name.")
+        if not path.parent.is_dir():
+            raise RequestError(f"the folder {path.parent} does not exist: make it, or choose another.")
         with tempfile.TemporaryFile(dir=path.parent):
             return path
     except OSError as error:
-        raise RequestError(f"the folder {path.parent} cannot be written to: choose another.") from error
+        raise RequestError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
 
 
 def open_image(image: Picture) -> Image.Image:
@@ -67,9 +73,13 @@ def open_image(image: Picture) -> Image.Image:
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
             raise RequestError("an image array must be uint8 of shape (height, width, 3).")
         return Image.fromarray(image)
+    if not isinstance(image, str | Path):
+        raise RequestError(f"an image is a path, a PIL image or an array, not {image!r}.")
     try:
-        return Image.open(image)
-    except (OSError, Image.DecompressionBombError) as error:
+        opened = Image.open(image)
+        opened.load()
+        return opened
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise RequestError(f"{image} cannot be read as a picture: {error}") from error
 
 

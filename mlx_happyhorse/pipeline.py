@@ -16,12 +16,12 @@ from PIL import Image
 from . import hub, media, sampling, upscaling, weights
 from .errors import ModelError, RequestError
 from .media import Clip, Picture
+from .models.transformer import TransformerConfig
 from .prompts import MAX_TOKENS, load_tokenizer, tokenize
 from .request import Request, Settings
 from .sampling import Draw, Guidance, Step, UpscaleGuidance, draw_from
+from .sequence import PATCH
 
-VIDEO_CHANNELS = 48
-AUDIO_CHANNELS = 64
 CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
 
 
@@ -55,9 +55,9 @@ class HappyHorse:
 
     @classmethod
     def load(cls, model: str | Path = "tiny", dtype: mx.Dtype | None = None) -> HappyHorse:
-        """Opens a model by name, Hub repo or folder; `dtype` replaces the 16-bit one it was stored in.
+        """Opens a model by name, Hub repo or folder. Raises RequestError if there is no such model.
 
-        Raises RequestError if there is no such model."""
+        `dtype` replaces what the transformer's large matrices are computed in, say fp16 for bf16."""
         mx.set_cache_limit(CACHE_BYTES)
         return cls(hub.find(model), str(model), dtype)
 
@@ -90,10 +90,11 @@ class HappyHorse:
         `image` is the first frame: a path, a PIL image or a uint8 array (height, width, 3). `draw`
         stands in for the seed's random numbers: a function from a shape to standard normal noise, called
         for the audio's and the video's start, then by the steps in their order. Raises RequestError at
-        once for what cannot be done, and ModelError on the way if the model's files are not sound.
+        once for what cannot be done, and ModelError if the model lacks what this needs.
         """
         request = self.request(prompt, **settings)
         picture = None if image is None else media.open_image(image)
+        self._check_components(request, with_image=picture is not None)
         if notice := self.config.get("notice"):
             warnings.warn(f"{self.name}: {notice}", stacklevel=2)
         return self._run(request, picture, draw or draw_from(mx.random.key(request.seed)))
@@ -106,6 +107,17 @@ class HappyHorse:
         if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
             raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
         return request
+
+    def _check_components(self, request: Request, with_image: bool) -> None:
+        """Opens every file that will be needed, before hours go into the first of them."""
+        needed = ["text_encoder", "transformer", "video_decoder", "audio_vae"]
+        if with_image:
+            needed.append("video_encoder")
+        if request.upscale is not None:
+            needed.append(f"upscaler_{request.upscale}")
+        for component in needed:
+            self._load(component)
+        load_tokenizer(self._tokenizer_file)
 
     def _run(self, request: Request, picture: Image.Image | None, draw: Draw) -> Stages[None]:
         text, negative = yield from self._read_prompts(request)
@@ -146,8 +158,9 @@ class HappyHorse:
         draw: Draw,
     ) -> Stages[tuple[mx.array, mx.array]]:
         video_shape, audio_shape = request.latent_shapes
-        audio = draw((*audio_shape, AUDIO_CHANNELS))
-        video = draw((*video_shape, VIDEO_CHANNELS))
+        video_channels, audio_channels = self._latent_channels()
+        audio = draw((*audio_shape, audio_channels))
+        video = draw((*video_shape, video_channels))
         yield State("denoise", 0, request.steps, video, audio)
         for step in self.denoise(
             text,
@@ -204,7 +217,7 @@ class HappyHorse:
 
     def encode_texts(self, prompts: Iterable[str]) -> list[mx.array]:
         """The same for several prompts, with the encoder loaded once."""
-        tokenizer = load_tokenizer(self.folder / "text_encoder" / "tokenizer.json")
+        tokenizer = load_tokenizer(self._tokenizer_file)
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder") as encoder:
             # The model was trained on features that went through half precision.
@@ -246,6 +259,8 @@ class HappyHorse:
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:
             raise RequestError("a distilled model draws noise at every step: pass draw.")
+        if scale > 1 and negative_text is None:
+            raise RequestError("guidance needs negative_text to lead away from: pass it, or guidance=1.")
         with self._network("transformer") as model:
             yield from sampling.denoise(
                 model,
@@ -254,7 +269,7 @@ class HappyHorse:
                 audio,
                 steps=steps or defaults["steps"],
                 negative_text=negative_text,
-                guidance=Guidance(scale, scale, min(scale, Guidance.late_video)) if scale > 1 else None,
+                guidance=Guidance(scale, scale) if scale > 1 else None,
                 image=image,
                 keep_audio=keep_audio,
                 draw=draw if self.distilled else None,
@@ -307,8 +322,21 @@ class HappyHorse:
 
     @contextmanager
     def _network(self, component: str) -> Iterator[Any]:
+        mx.clear_cache()
+        yield self._load(component)
+
+    def _load(self, component: str) -> Any:
         folder = self.folder / component
         if not folder.is_dir():
             raise ModelError(f"{self.folder} holds no {component}, which this needs.")
-        mx.clear_cache()
-        yield weights.load(folder, self.dtype)
+        computes = component == "transformer" or component.startswith("upscaler")
+        return weights.load(folder, self.dtype if computes else None)
+
+    def _latent_channels(self) -> tuple[int, int]:
+        config = weights.read_json(self.folder / "transformer" / "config.json")
+        dimensions = TransformerConfig.from_dict(config)
+        return dimensions.video_channels // PATCH**2, dimensions.audio_channels
+
+    @property
+    def _tokenizer_file(self) -> Path:
+        return self.folder / "text_encoder" / "tokenizer.json"

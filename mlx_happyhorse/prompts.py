@@ -8,10 +8,10 @@ from pathlib import Path
 import mlx.core as mx
 from tokenizers import Tokenizer
 
-from .errors import ModelError, RequestError
+from .errors import ModelError
 
 MAX_TOKENS = 640
-ABSURD_CHARACTERS = 50_000
+MAX_CONTEXT = 4096  # tokens that the encoder sees: what is cut still colours what is kept
 NEGATIVE_PROMPT = (
     "low quality, blurry, out of focus, compression artefacts, flicker, jitter, ghosting, frozen picture, "
     "overexposed, washed-out colours, oversharpened, watermark, logo, subtitles, text overlay, "
@@ -32,17 +32,15 @@ def load_tokenizer(file: Path) -> Tokenizer:
 
 def tokenize(tokenizer: Tokenizer, prompt: str) -> mx.array:
     """Ids (n,) with the tokenizer's own <bos>, never padded. Warns of what lies beyond 640 tokens."""
-    if len(prompt) > ABSURD_CHARACTERS:
-        raise RequestError(f"the prompt has {len(prompt):,} characters: the model reads {MAX_TOKENS} tokens.")
     encoding = tokenizer.encode(prompt)
     if len(encoding.ids) > MAX_TOKENS:
         first = encoding.offsets[MAX_TOKENS][0]
         warnings.warn(
-            f"the prompt has {len(encoding.ids)} tokens and the model reads {MAX_TOKENS}: "
-            f"cut from {_excerpt(prompt[first:])!r} on.",
+            f"a prompt has {len(encoding.ids)} tokens and the model reads {MAX_TOKENS}: "
+            f"cut from {_excerpt(prompt[first:].strip())!r} on.",
             stacklevel=2,
         )
-    return mx.array(encoding.ids)
+    return mx.array(encoding.ids[:MAX_CONTEXT])
 
 
 def _excerpt(text: str, length: int = 60) -> str:

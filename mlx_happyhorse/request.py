@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import secrets
 import warnings
 from collections.abc import Mapping
@@ -14,11 +15,15 @@ from .media import FPS
 from .prompts import NEGATIVE_PROMPT
 
 GRID = 32  # pixels: a latent is 16 of them wide, and a token two latents
-SECONDS = (0.2, 30)
-SIZE = (GRID, 2048)
-STEPS = (1, 100)
-GUIDANCE = (1, 20)
-SEED = (0, 2**64 - 1)
+LIMITS: dict[str, tuple[type[int] | type[float], tuple[float, float]]] = {
+    "seconds": (float, (0.2, 30)),
+    "width": (int, (GRID, 2048)),
+    "height": (int, (GRID, 2048)),
+    "steps": (int, (1, 100)),
+    "guidance": (float, (1, 20)),
+    "seed": (int, (0, 2**64 - 1)),
+    "upscale_steps": (int, (1, 100)),
+}
 SHORT_SIDES = {"540p": 512, "1080p": 1088}
 
 
@@ -44,7 +49,7 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Request:
-    """A clip's settings, complete: what makes it again. Raises RequestError for impossible ones."""
+    """A clip's settings, complete and checked: what makes it again."""
 
     prompt: str
     negative_prompt: str
@@ -58,28 +63,29 @@ class Request:
     upscale_size: tuple[int, int] | None = None
     upscale_steps: int = 5
 
-    def __post_init__(self) -> None:
-        if not isinstance(self.prompt, str) or not self.prompt.strip():
-            raise RequestError("the prompt is empty: say what should be seen and heard.")
-        _check("seconds", self.seconds, SECONDS)
-        _check("seed", self.seed, SEED, whole=True)
-        _check("steps", self.steps, STEPS, whole=True)
-        _check("guidance", self.guidance, GUIDANCE)
-        _check("width", self.width, SIZE, whole=True)
-        _check("height", self.height, SIZE, whole=True)
-        _check("upscale_steps", self.upscale_steps, STEPS, whole=True)
-        if self.upscale not in (None, *SHORT_SIDES):
-            raise RequestError(f"upscale {self.upscale!r} is unknown: choose 540p or 1080p.")
-
     @classmethod
     def complete(cls, prompt: str, settings: Settings, defaults: Mapping[str, Any]) -> Self:
-        """`settings`, and the model's `defaults` for what they leave open."""
+        """`settings`, and the model's `defaults` for what they leave open. Raises RequestError."""
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {"negative_prompt": NEGATIVE_PROMPT, "seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
         values |= {name: value for name, value in settings.items() if value is not None}
+        if not isinstance(prompt, str) or not prompt.strip():
+            raise RequestError("the prompt is empty: say what should be seen and heard.")
+        for text in (prompt, values["negative_prompt"]):
+            _check_text(text)
+        for name, (kind, bounds) in LIMITS.items():
+            values[name] = _number(name, values[name], kind, bounds)
+        if values.get("upscale") not in (None, *SHORT_SIDES):
+            raise RequestError(f"upscale {values['upscale']!r} is unknown: choose 540p or 1080p.")
         for name in ("width", "height"):
             values[name] = _round_down(name, values[name])
+        if size := values.get("upscale_size"):
+            width, height = size
+            values["upscale_size"] = tuple(
+                _round_down(name, _number(name, value, *LIMITS["width"]))
+                for name, value in (("width to upscale to", width), ("height to upscale to", height))
+            )
         return cls(prompt, **values)
 
     @property
@@ -98,27 +104,36 @@ class Request:
         if self.upscale is None:
             return self.width, self.height
         if self.upscale_size is not None:
-            width, height = self.upscale_size
-            return width // GRID * GRID, height // GRID * GRID
+            return self.upscale_size
         scale = SHORT_SIDES[self.upscale] / min(self.width, self.height)
         return _nearest(self.width * scale), _nearest(self.height * scale)
 
 
-def _round_down(name: str, pixels: Any) -> Any:
-    if isinstance(pixels, int) and pixels > GRID and pixels % GRID:
-        rounded = pixels // GRID * GRID
+def _round_down(name: str, pixels: int) -> int:
+    rounded = pixels // GRID * GRID
+    if rounded != pixels:
         warnings.warn(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.", stacklevel=5)
-        return rounded
-    return pixels
+    return rounded
 
 
 def _nearest(pixels: float) -> int:
     return math.floor(pixels / GRID + 0.5) * GRID
 
 
-def _check(name: str, value: Any, bounds: tuple[float, float], whole: bool = False) -> None:
+def _check_text(text: Any) -> None:
+    if not isinstance(text, str):
+        raise RequestError(f"a prompt is text, not {text!r}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise RequestError("the prompt holds bytes that are no text: write it in UTF-8.") from error
+
+
+def _number(name: str, value: Any, kind: type[int] | type[float], bounds: tuple[float, float]) -> Any:
     low, high = bounds
-    number = isinstance(value, int) if whole else isinstance(value, int | float)
-    if isinstance(value, bool) or not number or not low <= value <= high:
-        kind = "a whole number" if whole else "a number"
-        raise RequestError(f"{name} must be {kind} from {low} to {high}, not {value!r}.")
+    sound = isinstance(value, numbers.Integral if kind is int else numbers.Real)
+    if not sound or isinstance(value, bool) or not low <= value <= high:
+        raise RequestError(
+            f"{name} must be a {'whole ' if kind is int else ''}number from {low} to {high}, not {value!r}."
+        )
+    return kind(value)

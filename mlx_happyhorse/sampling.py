@@ -30,13 +30,16 @@ def draw_from(key: mx.array) -> Draw:
 
 def sigmas(steps: int, shift: float = SHIFT) -> np.ndarray:
     """Noise levels (steps + 1,), float32, from nearly 1 down to 0."""
-    s = np.linspace(0.999, 0, steps + 1)[:-1]
-    return np.append(shift * s / (1 + (shift - 1) * s), 0).astype(np.float32)
+    return np.append(_levels(steps, shift), 0).astype(np.float32)
 
 
 def timesteps(steps: int, shift: float = SHIFT) -> list[int]:
+    return [int(level * 1000) for level in _levels(steps, shift)]
+
+
+def _levels(steps: int, shift: float) -> np.ndarray:
     s = np.linspace(0.999, 0, steps + 1)[:-1]
-    return [int(t) for t in shift * s / (1 + (shift - 1) * s) * 1000]
+    return shift * s / (1 + (shift - 1) * s)
 
 
 class Solver(Protocol):
@@ -109,7 +112,7 @@ class Guidance:
     late_video: float = 2.0  # for the video once the timestep is 500 or less
 
     def video_scale(self, timestep: int, frames: int) -> mx.array:
-        return mx.array(self.video if timestep > 500 else self.late_video)
+        return mx.array(self.video if timestep > 500 else min(self.late_video, self.video))
 
 
 @dataclass
@@ -141,17 +144,16 @@ class Velocity:
 
     def __init__(self, model: Transformer):
         self.model = model
-        self.rope: dict[int, tuple[mx.array, mx.array]] = {}  # by length of the text
+        self.rope: dict[tuple[int, ...], tuple[mx.array, mx.array]] = {}  # by size of video, audio and text
 
     def __call__(self, video: mx.array, audio: mx.array, text: mx.array) -> tuple[mx.array, mx.array]:
         frames, height, width, _ = video.shape
-        if len(text) not in self.rope:
+        size = frames, height // PATCH, width // PATCH, len(audio), len(text)
+        if size not in self.rope:
             config = self.model.config
-            coords = coordinates(
-                (frames, height // PATCH, width // PATCH), len(audio), len(text), config.coordinates
-            )
-            self.rope[len(text)] = rotation(coords, config.rope_bands)
-        v_video, v_audio = self.model(pack(video), audio, text, self.rope[len(text)], frames)
+            coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
+            self.rope[size] = rotation(coords, config.rope_bands)
+        v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames)
         return unpack(v_video, video.shape), v_audio
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
+from typing import cast as typed
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -18,6 +19,7 @@ from .models.text_encoder import TextEncoder, TextEncoderConfig
 from .models.transformer import Transformer, TransformerConfig
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
+from .precision import DTYPES, cast
 
 NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "transformer": (Transformer, TransformerConfig),
@@ -27,7 +29,6 @@ NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "turbo_decoder": (TurboDecoder, TurboDecoderConfig),
     "audio_vae": (AudioVAE, AudioVAEConfig),
 }
-DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -38,7 +39,8 @@ def build(config: dict[str, Any]) -> nn.Module:
         if quantization := config.get("quantization"):
             _quantize(model, quantization)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-        raise ModelError(f"its config.json does not describe a network of ours ({error!r}).") from error
+        what = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise ModelError(f"its config.json does not describe a network of ours ({what}).") from error
     return model
 
 
@@ -55,21 +57,21 @@ def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
 def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
     """The network in `folder`, its weights not yet read from disk.
 
-    Weights stored in 16 bits are what linears multiply with: `dtype` replaces their precision, and
-    stays the precision of their inputs. What is stored in fp32 stays fp32. Raises ModelError."""
+    `dtype` replaces the precision it computes in; what belongs in fp32 stays there. Raises ModelError."""
     config = read_json(folder / "config.json")
     try:
         model = build(config)
+        if config.get("dtype", "float32") not in DTYPES:
+            raise ModelError(f"its dtype {config['dtype']!r} is unknown.")
         weights = _read(folder)
         if dtype is not None:
-            half = (mx.float16, mx.bfloat16)
-            weights = {k: w.astype(dtype) if w.dtype in half else w for k, w in weights.items()}
+            weights = cast(config["type"], weights, dtype)
         check(model, {k: w.shape for k, w in weights.items()})
     except ModelError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or DTYPES.get(config.get("dtype", ""), mx.bfloat16)
+        model.dtype = dtype or DTYPES[config.get("dtype", "float32")]
     model.eval()
     return model
 
@@ -91,7 +93,7 @@ def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
 
 def parameters(model: nn.Module) -> dict[str, mx.array]:
     """A network's tensors by their dotted names."""
-    return cast(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
+    return typed(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def read_tensors(file: Path) -> dict[str, mx.array]:
     """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
     try:
-        return cast(dict[str, mx.array], mx.load(str(file), format="safetensors"))
+        return typed(dict[str, mx.array], mx.load(str(file), format="safetensors"))
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
 

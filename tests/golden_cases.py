@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import shutil
@@ -20,9 +21,13 @@ from mlx_happyhorse.convert import convert
 
 FOLDER = Path(os.environ.get("HAPPYHORSE_GOLDEN", Path(__file__).parent / "golden"))
 WORK = Path(tempfile.mkdtemp(prefix="golden-"))
+atexit.register(shutil.rmtree, WORK, ignore_errors=True)
+KINDS = {"transformer", "text_encoder", "video_vae", "turbo_decoder", "audio_vae", "pipeline", "parts"}
 
-if not any(FOLDER.glob("*.safetensors")):
+if not (found := {path.name.split(".")[0] for path in FOLDER.glob("*.safetensors")}):
     raise FileNotFoundError(f"{FOLDER} holds no golden tensors")
+if found - KINDS:
+    raise ValueError(f"{FOLDER} holds cases that no test knows: {found - KINDS}")
 
 
 class Case:

@@ -58,6 +58,10 @@ def test_a_prompt_becomes_a_playable_file(tmp_path, capsys):
         (["x", "-o", "clip.txt"], "no video ending"),
         (["x", "-o", "nowhere/clip.mp4"], "nowhere does not exist"),
         (["x", "-o", f"{READ_ONLY}/clip.mp4"], "cannot be written"),
+        (["x", "-o", "n" * 300 + ".mp4"], "cannot be written"),
+        (["x", "--model", "n" * 300], "there is no model"),
+        (["x", "--model", ""], "name a model"),
+        (["\udcff\udcfe"], "bytes that are no text"),
     ],
 )
 def test_wrong_requests_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments, message):
@@ -101,6 +105,23 @@ def test_a_damaged_model_is_named_and_exits_1(tmp_path, capsys):
     assert not (tmp_path / "clip.mp4").exists()
 
 
+def test_a_missing_component_is_named_before_the_first_step(tmp_path, capsys):
+    shutil.copytree(HappyHorse.load("tiny").folder, tmp_path / "partial")
+    shutil.rmtree(tmp_path / "partial/video_decoder")
+    assert run("generate", "x", "--model", "partial", *SHORT) == 1
+    shown = capsys.readouterr().err
+    assert "holds no video_decoder" in shown
+    assert "Reading" not in shown
+
+
+def test_a_run_outlives_whoever_watched_it(tmp_path):
+    command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", *SHORT]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        process.stderr.close()
+    assert process.returncode == 0
+    assert (tmp_path / "clip.mp4").exists()
+
+
 def test_help_and_import_load_neither_pytorch_nor_gradio():
     code = (
         "import sys, mlx_happyhorse\n"
@@ -117,7 +138,7 @@ def test_convert_reports_and_refuses(tmp_path, capsys):
 
     networks.save(networks.published(), tmp_path / "base")
     assert run("convert", "--hf-path", "base", "--mlx-path", "out", "-q", "--q-group-size", "32") == 0
-    assert "left in full: transformer: layers.*.experts.*.gate" in capsys.readouterr().out
+    assert "left in full: transformer: layers.*.experts.*.gate" in capsys.readouterr().err
     assert run("convert", "--hf-path", "base", "--mlx-path", "out") == 2
     assert run("convert", "--hf-path", "missing", "--mlx-path", "new") == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "out"]

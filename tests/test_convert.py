@@ -84,6 +84,15 @@ def test_quantizing_reports_what_it_left_alone_and_why(source, tmp_path):
     assert any("qkv (×7)" in line and "64 do not divide into groups of 128" in line for line in report)
 
 
+@pytest.mark.parametrize("variant", ["base", "distill"])
+def test_defaults_are_the_references(source, tmp_path, variant):
+    convert([source], tmp_path / "out", variant=variant)
+    sampling = json.loads((tmp_path / "out/config.json").read_text())["sampling"]
+    usual = {"seconds": 5, "width": 448, "height": 256, "upscale_steps": 5}
+    steps = {"base": {"steps": 32, "guidance": 5.0}, "distill": {"steps": 8, "guidance": 1}}
+    assert sampling == usual | steps[variant]
+
+
 def test_small_tensors_stay_fp32(source, tmp_path):
     convert([source], tmp_path / "out", variant="base")
     tensors = mx.load(str(tmp_path / "out/transformer/model.safetensors"))
@@ -144,10 +153,28 @@ def test_unknown_checkpoints_and_missing_answers_are_refused(source, tmp_path):
         convert([other], tmp_path / "out")
     with pytest.raises(RequestError, match="--variant"):
         convert([source], tmp_path / "out")
+    with pytest.raises(RequestError, match="is no audio_vae: it holds transformer"):
+        convert([f"audio_vae={source}"], tmp_path / "out", variant="base")
     with pytest.raises(RequestError, match="both hold a transformer"):
         convert([source, source], tmp_path / "out", variant="base")
     with pytest.raises(RequestError, match="exists already"):
         convert([source], source, variant="base")
+
+
+@pytest.mark.parametrize(
+    ("path", "variant", "component"),
+    [
+        ("base", "base", "transformer"),
+        ("distill/transformer", "distill", "transformer"),
+        ("sr_540p/transformer", None, "upscaler_540p"),
+        ("1080p_sr", None, "upscaler_1080p"),
+    ],
+)
+def test_folder_names_tell_variants_and_upscalers(tmp_path, path, variant, component):
+    folder = networks.save(networks.published(), tmp_path / path)
+    convert([folder], tmp_path / "out", variant=None if variant else "base")
+    assert json.loads((tmp_path / "out/config.json").read_text())["variant"] == (variant or "base")
+    assert (tmp_path / "out" / component / "model.safetensors").exists()
 
 
 def test_the_1080p_upscaler_is_told_by_its_folder(tmp_path):
@@ -165,10 +192,17 @@ class Hostile:
 
 def test_pickles_run_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("bad.ckpt").write_bytes(pickle.dumps({"state_dict": Hostile()}))
+    Path("bad.ckpt").write_bytes(pickle.dumps({"state_dict": Hostile()}, protocol=2))
     with pytest.raises(ModelError, match=r"bad\.ckpt is not a checkpoint of plain tensors"):
         convert([tmp_path / "bad.ckpt"], tmp_path / "out", variant="base")
     assert [p.name for p in tmp_path.iterdir()] == ["bad.ckpt"]
+
+
+def test_pickles_without_names_are_refused(tmp_path):
+    torch = pytest.importorskip("torch")
+    torch.save([torch.zeros(2)], tmp_path / "list.pth")
+    with pytest.raises(ModelError, match=r"list\.pth holds a list, not tensors by name"):
+        convert([tmp_path / "list.pth"], tmp_path / "out", variant="base")
 
 
 def test_safetensors_need_no_pytorch(source, tmp_path):

@@ -8,11 +8,9 @@ from mlx_happyhorse.convert import convert
 
 
 def model(case, name):
-    parts = case.setting("weights")
-    upscaler = parts.pop("upscaler")
-    sources = [FOLDER / folder for folder in parts.values()]
-    if upscaler:
-        sources.append(f"upscaler_540p={FOLDER / upscaler}")
+    parts = {part: FOLDER / folder for part, folder in case.setting("weights").items() if folder}
+    upscaler = parts.pop("upscaler", None)
+    sources = [*parts.values(), *([f"upscaler_540p={upscaler}"] if upscaler else [])]
     distilled = case.setting("guidance_passes") == 1
     out = WORK / name
     convert(sources, out, variant="distill" if distilled else "base", dtype="float32")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlx_happyhorse import Clip, RequestError, media
+from mlx_happyhorse import Clip, HappyHorseError, RequestError, media
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, 
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
     monkeypatch.setattr(media, "_encode_sound", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(HappyHorseError, match=r"a\.mp4 could not be written: disk full"):
         clip.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     assert path.read_bytes() == b"older"

@@ -1,10 +1,13 @@
 """The Python API: stages, seeds, public steps."""
 
+import warnings
+
 import mlx.core as mx
 import numpy as np
 import pytest
 
 from mlx_happyhorse import HappyHorse, RequestError
+from mlx_happyhorse.models.audio_vae import AudioVAE
 
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -44,7 +47,17 @@ def test_a_first_frame_changes_the_clip(horse):
 
 def test_impossible_requests_are_refused_before_the_first_step(horse):
     nan = float("nan")
-    for wrong in ({"seconds": nan}, {"seed": 1.5}, {"steps": True}, {"upscale": "8k"}, {"upscale": "540p"}):
+    for wrong in (
+        {"seconds": nan},
+        {"seed": 1.5},
+        {"steps": True},
+        {"upscale": "8k"},
+        {"upscale": "540p"},
+        {"upscale_size": (0, 0)},
+        {"negative_prompt": 5},
+        {"image": 5},
+        {"image": "missing.png"},
+    ):
         with pytest.raises(RequestError):
             horse.stream("x", **wrong)
     with pytest.raises(RequestError, match="there is no model"):
@@ -75,6 +88,32 @@ def test_images_and_sound_become_latents_of_the_documented_shapes(horse):
     mean, drawn = horse.encode_audio(samples), horse.encode_audio(samples, noise)
     assert mean.shape == (2, 64)
     assert (drawn >= mean).all() and (drawn > mean).any()
+
+
+def test_features_are_cut_to_640_tokens_and_went_through_half_precision(horse):
+    with pytest.warns(UserWarning, match="the model reads 640"):
+        long = horse.encode_text("red " * 700)
+    assert long.shape == (640, 64) and long.dtype == mx.float32
+    assert mx.array_equal(long, long.astype(mx.float16).astype(mx.float32))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(horse.encode_text("red ball")) < 10
+
+
+def test_the_narrowest_draw_of_a_sound_is_not_quite_its_mean():
+    mean = mx.zeros((1, 64))
+    assert mx.allclose(AudioVAE.sample(mean, mean - 50, mx.ones_like(mean)), mean + 1e-4, atol=1e-7)
+
+
+def test_numpy_numbers_are_numbers(horse):
+    request = horse.request("x", seconds=np.float32(1), width=np.int64(64), seed=np.uint8(3))
+    assert (request.seconds, request.width, request.seed) == (1.0, 64, 3)
+    assert all(type(v) in (int, float, str, type(None)) for v in vars(request).values())
+
+
+def test_sizes_are_rounded_down_aloud(horse):
+    with pytest.warns(UserWarning, match="width 100 becomes 96"):
+        assert horse.request("x", width=100).width == 96
 
 
 def test_a_given_recording_is_never_updated(horse):

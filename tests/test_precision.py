@@ -1,13 +1,18 @@
 """In 16-bit mode nothing large may quietly run in fp32."""
 
+from pathlib import Path
+
 import mlx.core as mx
 import mlx.nn as nn
 import networks
 import pytest
 
-from mlx_happyhorse import HappyHorse, weights
+from mlx_happyhorse import weights
 from mlx_happyhorse.convert import Quantization, convert
 from mlx_happyhorse.sampling import Velocity
+
+GOLDEN = Path(__file__).parent / "golden"
+TEXT, TRANSFORMER = GOLDEN / "text-encoder-tiny", GOLDEN / "transformer-tiny"
 
 
 @pytest.fixture
@@ -53,13 +58,34 @@ def test_transformer(tmp_path, seen, quantization, dtype):
             assert stored.dtype == dtype, path
 
 
-def test_text_encoder(tmp_path, seen):
-    tiny = HappyHorse.load("tiny").folder / "text_encoder"
-    encoder = weights.load(tiny)
-    encoder.set_dtype(mx.bfloat16, lambda dtype: dtype == mx.float32)
-    for name, module in encoder.named_modules():
-        if name.endswith("norm"):
-            module.weight = module.weight.astype(mx.float32)
+def test_fp32_weights_can_be_computed_in_16_bits(tmp_path):
+    source = networks.save(networks.published(), tmp_path / "source")
+    convert([source], tmp_path / "out", variant="base", dtype="float32")
+    model = weights.load(tmp_path / "out/transformer", mx.bfloat16)
+    stored = {path: layer.weight.dtype for path, layer in model.named_modules() if "weight" in layer}
+    assert {dtype for path, dtype in stored.items() if path.endswith(("qkv", "gate", "down"))} == {
+        mx.bfloat16
+    }
+    assert {dtype for path, dtype in stored.items() if "norm" in path or "embedder" in path} == {mx.float32}
+
+
+@pytest.mark.parametrize("quantization", [None, Quantization(8, 32)])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_text_encoder(tmp_path, seen, quantization, dtype):
+    """Always in bf16: Gemma's residual stream outgrows fp16."""
+    convert([TEXT, TRANSFORMER], tmp_path / "out", variant="base", dtype=dtype, quantization=quantization)
+    encoder = weights.load(tmp_path / "out/text_encoder")
+    assert isinstance(encoder.embed_tokens, nn.QuantizedEmbedding) == (quantization is not None)
     assert encoder(mx.arange(9)).dtype == mx.bfloat16
     assert len(seen) == 4 * (7 + 1)
     assert all(dtypes == {mx.bfloat16} for _, dtypes in seen)
+
+
+def test_quantized_text_encoder_stays_close(tmp_path):
+    for name, quantization in (("full", None), ("q", Quantization(8, 32))):
+        convert(
+            [TEXT, TRANSFORMER], tmp_path / name, variant="base", dtype="float32", quantization=quantization
+        )
+    ids = mx.arange(5, 40)
+    full, quantized = (weights.load(tmp_path / name / "text_encoder")(ids) for name in ("full", "q"))
+    assert 0 < mx.linalg.norm(quantized - full) < 0.05 * mx.linalg.norm(full)

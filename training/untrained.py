@@ -18,7 +18,7 @@ from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import build, parameters
 
 SEED = 7
-QUIET = 1e-6  # noise should not be loud: the audio decoder's last layer is turned down
+QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down
 VOCABULARY = 384
 TEXT_WIDTH = 64
 NETWORKS = {
@@ -85,6 +85,8 @@ def _random_weights(config: dict, key: mx.array) -> dict[str, mx.array]:
         if value.ndim > 1:
             inputs = 2 * value.shape[0] if "layers.1.weight" in name and value.ndim == 3 else value[0].size
             value = mx.random.normal(value.shape, key=now) / math.sqrt(inputs)
+        elif name.endswith("bias"):
+            value = mx.zeros_like(value)
         if name.startswith("decoder.layers.7."):
             value = QUIET * value
         tensors[name] = value

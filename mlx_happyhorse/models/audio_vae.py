@@ -21,11 +21,6 @@ class AudioVAEConfig(Config):
     audio_channels: int = 2
 
     @property
-    def hop(self) -> int:
-        """Samples per latent."""
-        return math.prod(self.strides)
-
-    @property
     def widths(self) -> list[int]:
         return [m * self.channels for m in (1, *self.c_mults)]
 

@@ -32,6 +32,10 @@ class TransformerConfig(Config):
     local_frames: int = 11  # how far a video token sees to either side in those layers
     coordinates: str = "v2"
 
+    def __post_init__(self) -> None:
+        if self.coordinates not in ("v1", "v2"):
+            raise ValueError(f"coordinates {self.coordinates} are unknown")
+
     @property
     def rope_bands(self) -> int:
         return self.head_dim // 8
@@ -50,10 +54,6 @@ class Layout:
     def __post_init__(self) -> None:
         a, b = self.video, self.video + self.audio
         self.spans = [slice(0, a), slice(a, b), slice(b, b + self.text)]
-
-    @property
-    def tokens(self) -> int:
-        return self.video + self.audio + self.text
 
 
 def swiglu7(gate: mx.array, linear: mx.array) -> mx.array:
