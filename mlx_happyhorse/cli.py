@@ -57,6 +57,8 @@ def _fail(message: str, code: int, verbose: bool) -> int:
 class _Terminal:
     """Standard error, closed or not: nobody reading any more must not end a run of hours."""
 
+    encoding = getattr(sys.stderr, "encoding", "ascii")
+
     def write(self, text: str) -> None:
         with suppress(OSError, AttributeError):
             sys.stderr.write(text)

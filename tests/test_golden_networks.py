@@ -1,12 +1,16 @@
 """Every network against the reference's numbers."""
 
 import mlx.core as mx
-from golden_cases import FOLDER, Case, converted, distance, each, latents, network
+from golden_cases import FOLDER, KINDS, Case, converted, distance, each, kinds, latents, network
 
 from mlx_happyhorse import weights
 from mlx_happyhorse.sampling import Velocity
 
 TOLERANCE = 1e-4
+
+
+def test_the_folder_holds_cases_and_none_without_a_test():
+    assert kinds() and kinds() <= KINDS
 
 
 def transformer(case: Case, dtype: str):
