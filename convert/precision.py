@@ -52,7 +52,7 @@ def quantize(component: Component, how: Quantization) -> tuple[Component, list[s
         weight = tensors.pop(f"{path}.weight")
         names = ("weight", "scales", "biases")
         parts = mx.quantize(weight, group_size=how.group_size, bits=how.bits, mode=how.mode)
-        tensors |= {f"{path}.{name}": part for name, part in zip(names, parts, strict=False)}
+        tensors |= {f"{path}.{name}": part for name, part in zip(names, parts, strict=True)}
     if len(block) == 3 + sum(left_alone.values()) and not any(".scales" in name for name in tensors):
         raise ModelError(f"no matrix of the {kind} can be quantized in groups of {how.group_size}.")
     lines = [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
