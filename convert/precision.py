@@ -10,7 +10,6 @@ from typing import Any
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_happyhorse.errors import ModelError
 from mlx_happyhorse.precision import DTYPES, GATE, LARGE, cast
 from mlx_happyhorse.weights import build
 
@@ -27,6 +26,8 @@ class Quantization:
 def store_as(component: Component, dtype: str) -> Component:
     """Large matrices and gates in `dtype`, the rest as it is."""
     kind = component.config["type"]
+    if kind not in LARGE:
+        return component
     if kind == "text_encoder" and dtype == "float16":
         dtype = "bfloat16"  # Gemma's residual stream outgrows half precision
     tensors = cast(kind, component.tensors, DTYPES[dtype])
@@ -53,8 +54,6 @@ def quantize(component: Component, how: Quantization) -> tuple[Component, list[s
         names = ("weight", "scales", "biases")
         parts = mx.quantize(weight, group_size=how.group_size, bits=how.bits, mode=how.mode)
         tensors |= {f"{path}.{name}": part for name, part in zip(names, parts, strict=True)}
-    if len(block) == 3 + sum(left_alone.values()) and not any(".scales" in name for name in tensors):
-        raise ModelError(f"no matrix of the {kind} can be quantized in groups of {how.group_size}.")
     lines = [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
     return Component(component.config | {"quantization": block}, tensors), lines
 

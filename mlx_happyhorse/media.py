@@ -20,7 +20,8 @@ from .files import written_beside
 FPS = 25
 SAMPLE_RATE = 44_100
 CRF = 17  # visually lossless
-
+# The index in front, and the sound, muxed first, held back until the picture it belongs to comes.
+MP4 = {"movflags": "+faststart", "max_interleave_delta": "0"}
 
 Picture = str | Path | Image.Image | np.ndarray
 
@@ -108,7 +109,7 @@ def to_44100(samples: np.ndarray) -> np.ndarray:
 def write_mp4(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, settings: dict[str, Any]) -> None:
     """H.264 and AAC with the index in front. `frames` are (height, width, 3) uint8 at 25 a second,
     `sound` (samples, 2) float32 at 44,100 Hz, `settings` go into the file's comment as JSON."""
-    with av.open(str(path), "w", format="mp4", options={"movflags": "+faststart"}) as file:
+    with av.open(str(path), "w", format="mp4", options=MP4) as file:
         file.metadata["comment"] = json.dumps(settings, ensure_ascii=False)
         video = file.add_stream("libx264", rate=FPS, options={"crf": str(CRF), "preset": "medium"})
         audio = file.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
@@ -118,10 +119,9 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, setti
                 video.height, video.width = picture.shape[:2]
                 video.pix_fmt = "yuv420p"
                 _tag_as_bt709(video)
+                file.mux(_encode_sound(audio, sound))
             file.mux(video.encode(_video_frame(picture)))
         file.mux(video.encode(None))
-        for packet in _encode_sound(audio, sound):
-            file.mux(packet)
 
 
 def _tag_as_bt709(video: Any) -> None:
@@ -135,9 +135,8 @@ def _video_frame(picture: np.ndarray) -> av.VideoFrame:
     return frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range="MPEG")
 
 
-def _encode_sound(audio: Any, sound: np.ndarray) -> Iterable[av.Packet]:
+def _encode_sound(audio: Any, sound: np.ndarray) -> list[av.Packet]:
     planes = np.ascontiguousarray(np.clip(sound, -1, 1).T, np.float32)
     frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout="stereo")
     frame.sample_rate, frame.pts, frame.time_base = SAMPLE_RATE, 0, Fraction(1, SAMPLE_RATE)
-    yield from audio.encode(frame)
-    yield from audio.encode(None)
+    return [*audio.encode(frame), *audio.encode(None)]

@@ -259,8 +259,6 @@ class HappyHorse:
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:
             raise RequestError("a distilled model draws noise at every step: pass draw.")
-        if scale > 1 and negative_text is None:
-            raise RequestError("guidance needs negative_text to lead away from: pass it, or guidance=1.")
         with self._network("transformer") as model:
             yield from sampling.denoise(
                 model,

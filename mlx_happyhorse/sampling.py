@@ -10,6 +10,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from .errors import RequestError
 from .models.transformer import Transformer
 from .sequence import PATCH, coordinates, pack, rotation, unpack
 
@@ -177,6 +178,8 @@ def denoise(
     With `negative_text` and `guidance` each step takes two passes. With `draw` the solver is the
     distilled model's and its noise comes from there, video first; otherwise it is UniPC. `image`
     (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio as it came."""
+    if guidance is not None and negative_text is None:
+        raise RequestError("guidance needs negative_text to lead away from: pass it, or guidance=1.")
     levels = sigmas(steps, shift)
     velocity = Velocity(model)
     video_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)

@@ -61,8 +61,9 @@ def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
     config = read_json(folder / "config.json")
     try:
         model = build(config)
-        if config.get("dtype", "float32") not in DTYPES:
-            raise ModelError(f"its dtype {config['dtype']!r} is unknown.")
+        stored = str(config.get("dtype", "float32"))
+        if stored not in DTYPES:
+            raise ModelError(f"its dtype {stored!r} is unknown.")
         weights = _read(folder)
         if dtype is not None:
             weights = cast(config["type"], weights, dtype)
@@ -71,7 +72,7 @@ def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or DTYPES[config.get("dtype", "float32")]
+        model.dtype = dtype or DTYPES[stored]
     model.eval()
     return model
 

@@ -1,6 +1,7 @@
 """What goes into the file is what comes out of it."""
 
 import json
+from itertools import pairwise
 
 import av
 import numpy as np
@@ -33,6 +34,14 @@ def test_streams_are_what_players_expect(clip, tmp_path):
         assert json.loads(file.metadata["comment"]) == clip.settings
     data = path.read_bytes()
     assert 0 < data.index(b"moov") < data.index(b"mdat")
+
+
+def test_sound_lies_beside_its_picture_in_the_file(clip, tmp_path):
+    long = Clip(np.tile(clip.video, (14, 1, 1, 1)), np.tile(clip.audio, (14, 1)))
+    with av.open(str(long.save(tmp_path / "a.mp4"))) as file:
+        packets = [(p.pos, float(p.pts * p.time_base)) for p in file.demux() if p.pts is not None]
+    times = [time for _, time in sorted(packets)]
+    assert max(abs(b - a) for a, b in pairwise(times)) < 1.5
 
 
 def test_colours_and_motion_survive(clip, tmp_path):

@@ -116,6 +116,12 @@ def test_sizes_are_rounded_down_aloud(horse):
         assert horse.request("x", width=100).width == 96
 
 
+def test_guidance_without_anything_to_lead_away_from_is_refused(horse):
+    video, audio, text = mx.zeros((3, 2, 4, 48)), mx.zeros((10, 64)), horse.encode_text("x")
+    with pytest.raises(RequestError, match="needs negative_text"):
+        list(horse.denoise(text, video, audio, guidance=3, draw=mx.zeros))
+
+
 def test_a_given_recording_is_never_updated(horse):
     audio = mx.random.normal((10, 64), key=mx.random.key(0))
     video = mx.random.normal((3, 2, 4, 48), key=mx.random.key(1))

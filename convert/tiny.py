@@ -1,6 +1,6 @@
 """Writes the embedded model `tiny`: every component at toy size, its weights random.
 
-python training/untrained.py mlx_happyhorse/tiny
+python -m mlx_happyhorse.convert.tiny mlx_happyhorse/tiny
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mlx_happyhorse.convert.folder import save_component, write_json
-from mlx_happyhorse.convert.networks import Component
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import build, parameters
+
+from .folder import save_component, write_json
+from .networks import Component
 
 SEED = 7
 QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down
 VOCABULARY = 384
 TEXT_WIDTH = 64
-NETWORKS = {
+NETWORKS: dict[str, dict[str, Any]] = {
     "transformer": {
         "type": "transformer",
         "hidden_size": 128,
@@ -78,7 +80,7 @@ def main(folder: Path) -> None:
     write_json(folder / "config.json", TOP)
 
 
-def _random_weights(config: dict, key: mx.array) -> dict[str, mx.array]:
+def _random_weights(config: dict[str, Any], key: mx.array) -> dict[str, mx.array]:
     tensors = {}
     for name, value in parameters(build(config)).items():
         key, now = mx.random.split(key)
