@@ -23,6 +23,21 @@ SEED = 7
 QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down
 VOCABULARY = 384
 TEXT_WIDTH = 64
+UPSCALER: dict[str, Any] = {
+    "type": "transformer",
+    "hidden_size": 64,
+    "num_layers": 2,
+    "num_heads": 1,
+    "num_kv_heads": 1,
+    "head_dim": 128,
+    "gelu_size": 128,
+    "swiglu_size": 128,
+    "text_channels": TEXT_WIDTH,
+    "modality_layers": [0, 1],
+    "gelu_layers": [0],
+    "coordinates": "v1",
+    "dtype": "float32",
+}
 NETWORKS: dict[str, dict[str, Any]] = {
     "transformer": {
         "type": "transformer",
@@ -53,6 +68,8 @@ NETWORKS: dict[str, dict[str, Any]] = {
     "video_encoder": {"type": "video_encoder", "width": 8, "residual_blocks": 1},
     "video_decoder": {"type": "turbo_decoder", "widths": [8, 8, 16, 16], "layers": [1, 1, 1, 1, 1]},
     "audio_vae": {"type": "audio_vae", "channels": 4},
+    "upscaler_540p": UPSCALER,
+    "upscaler_1080p": UPSCALER | {"local_layers": [1]},
 }
 TOP = {
     "family": "tiny",

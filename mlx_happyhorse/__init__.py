@@ -9,15 +9,35 @@ from .errors import HappyHorseError, ModelError, RequestError
 from .version import __version__
 
 if TYPE_CHECKING:
+    from .latents import Latents
     from .media import Clip
     from .pipeline import HappyHorse, State
+    from .prompts import Line, Prompt
 
-__all__ = ["Clip", "HappyHorse", "HappyHorseError", "ModelError", "RequestError", "State", "__version__"]
+__all__ = [
+    "Clip",
+    "HappyHorse",
+    "HappyHorseError",
+    "Latents",
+    "Line",
+    "ModelError",
+    "Prompt",
+    "RequestError",
+    "State",
+    "__version__",
+]
+HOMES = {
+    "Clip": ".media",
+    "HappyHorse": ".pipeline",
+    "Latents": ".latents",
+    "Line": ".prompts",
+    "Prompt": ".prompts",
+    "State": ".pipeline",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Loads MLX and the media libraries when they are first needed, so that help comes at once."""
-    home = {"Clip": ".media", "HappyHorse": ".pipeline", "State": ".pipeline"}.get(name)
-    if home is None:
+    if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(home, __name__), name)
+    return getattr(import_module(HOMES[name], __name__), name)

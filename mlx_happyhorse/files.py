@@ -2,22 +2,52 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` to write to: renamed to `path` in the end, removed on any failure."""
+def partial_beside(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` to write to, and to rename when complete; else it is removed."""
     beside = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
         yield beside
-        beside.replace(path)
     finally:
         if beside.is_dir():
             shutil.rmtree(beside)
         else:
             beside.unlink(missing_ok=True)
+
+
+@contextmanager
+def written_beside(path: Path) -> Iterator[Path]:
+    """A hidden name beside `path` to write to: renamed to `path` in the end, removed on any failure."""
+    with partial_beside(path) as beside:
+        yield beside
+        beside.replace(path)
+
+
+def numbered(path: Path) -> Iterator[Path]:
+    """`path`, then name_1, name_2 … beside it."""
+    yield path
+    for n in count(1):
+        yield path.with_name(f"{path.stem}_{n}{path.suffix}")
+
+
+def rename_to_free(path: Path, target: Path) -> Path:
+    """Gives `path` the first of `target`, target_1 … that nothing has; returns it."""
+    for candidate in numbered(target):
+        try:
+            os.link(path, candidate)  # noqa: PTH, Path.hardlink_to names them the other way round
+            return candidate
+        except FileExistsError:
+            continue
+        except OSError:  # a disk without hard links, exFAT say
+            if not candidate.exists():
+                return path.rename(candidate)
+    raise AssertionError

@@ -1,4 +1,4 @@
-"""Pictures in; picture and sound out, as an mp4 file."""
+"""Picture and sound out, as an mp4 file."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from typing import Any
 
 import av
 import numpy as np
-from PIL import Image
 
 from .errors import HappyHorseError, RequestError
-from .files import written_beside
+from .files import partial_beside, rename_to_free
 
 FPS = 25
 SAMPLE_RATE = 44_100
 CRF = 17  # visually lossless
 # The index in front, and the sound, muxed first, held back until the picture it belongs to comes.
 MP4 = {"movflags": "+faststart", "max_interleave_delta": "0"}
-
-Picture = str | Path | Image.Image | np.ndarray
 
 
 @dataclass
@@ -36,18 +33,19 @@ class Clip:
     fps: int = FPS
     sample_rate: int = SAMPLE_RATE
 
-    def save(self, path: str | Path) -> Path:
-        """Writes an mp4: H.264 and AAC, the settings inside.
+    def save(self, path: str | Path, overwrite: bool = True) -> Path:
+        """Writes an mp4: H.264 and AAC, the settings inside. Without `overwrite` the name gets a number
+        where it is taken. Returns the file's path.
 
         Raises RequestError for a name that cannot be, HappyHorseError where writing fails (a full disk),
         and leaves nothing half-written."""
         path = check_output(path)
         try:
-            with written_beside(path) as beside:
+            with partial_beside(path) as beside:
                 write_mp4(beside, self.video, self.audio, self.settings)
+                return beside.replace(path) if overwrite else rename_to_free(beside, path)
         except (OSError, av.FFmpegError) as error:
             raise HappyHorseError(f"{path} could not be written: {error.strerror or error}.") from error
-        return path
 
 
 def check_output(path: str | Path) -> Path:
@@ -64,37 +62,6 @@ def check_output(path: str | Path) -> Path:
             return path
     except OSError as error:
         raise RequestError(f"{path} cannot be written: {error.strerror}. Choose another place.") from error
-
-
-def open_image(image: Picture) -> Image.Image:
-    """A path, a PIL image or a uint8 array (height, width, 3). Raises RequestError for anything else."""
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise RequestError("an image array must be uint8 of shape (height, width, 3).")
-        return Image.fromarray(image)
-    if not isinstance(image, str | Path):
-        raise RequestError(f"an image is a path, a PIL image or an array, not {image!r}.")
-    try:
-        opened = Image.open(image)
-        opened.load()
-        return opened
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise RequestError(f"{image} cannot be read as a picture: {error}") from error
-
-
-def fit_image(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Cropped around its centre to the target's shape, resized: (height, width, 3) float32 in [-1, 1]."""
-    w, h = image.size
-    if h * width > w * height:
-        crop_w, crop_h = w, int(w * height / width)
-    else:
-        crop_w, crop_h = int(h * width / height), h
-    # Pillow rounds the box to whole pixels, and so the reference's crop lies.
-    box = (w - crop_w) / 2, (h - crop_h) / 2, (w + crop_w) / 2, (h + crop_h) / 2
-    cropped = image.convert("RGB").crop(box)
-    return np.asarray(cropped.resize((width, height), Image.Resampling.LANCZOS), np.float32) / 127.5 - 1
 
 
 def to_44100(samples: np.ndarray) -> np.ndarray:

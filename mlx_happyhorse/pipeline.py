@@ -13,12 +13,15 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from . import hub, media, sampling, upscaling, weights
+from . import hub, media, metadata, sampling, upscaling, weights
 from .errors import ModelError, RequestError
-from .media import Clip, Picture
-from .models.transformer import TransformerConfig
-from .prompts import MAX_TOKENS, load_tokenizer, tokenize
-from .request import Request, Settings
+from .latents import Latents
+from .media import Clip
+from .models.transformer import Transformer, TransformerConfig
+from .picture import Picture, digest, fit, open_picture
+from .prompts import MAX_TOKENS, Prompt, load_tokenizer, tokenize
+from .recording import Recording, Sound, open_recording
+from .request import Request, Settings, Upscaling, follow_inputs
 from .sampling import Draw, Guidance, Step, UpscaleGuidance, draw_from
 from .sequence import PATCH
 
@@ -29,16 +32,27 @@ CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
 class State:
     """Where a run stands: after `step` of the `steps` of a `stage`.
 
-    Stages are "text", "image", "denoise", "upscale", "picture" and "sound". `video` (frames, h, w, 48)
-    and `audio` (n, 64) are the latents so far; `clip` is there in the last state of all.
+    Stages are "text", "image", "voice", "denoise", "upscale", "picture" and "sound". `settings` are those
+    that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
+    so that they may be looked at, saved or decoded at any time; `clip` is there in the last state of all.
     """
 
     stage: str
     step: int
     steps: int
-    video: mx.array | None = None
-    audio: mx.array | None = None
+    settings: dict[str, Any]
+    latents: Latents | None = None
     clip: Clip | None = None
+
+
+@dataclass
+class _Run:
+    """A clip in the making: what was asked for, what it will say of itself, where its noise comes from."""
+
+    request: Request
+    settings: dict[str, Any]
+    draw: Draw
+    draw_upscaling: Draw
 
 
 T = TypeVar("T")
@@ -63,153 +77,229 @@ class HappyHorse:
 
     def generate(
         self,
-        prompt: str,
+        prompt: str | Prompt,
         *,
         image: Picture | None = None,
+        audio: Sound | None = None,
         draw: Draw | None = None,
         on_progress: Callable[[State], None] | None = None,
         **settings: Unpack[Settings],
     ) -> Clip:
         """Makes a clip, as `stream` does; `on_progress` is shown every state on the way."""
-        for state in self.stream(prompt, image=image, draw=draw, **settings):
-            if on_progress is not None:
-                on_progress(state)
-        assert state.clip is not None
-        return state.clip
+        return _last_clip(self.stream(prompt, image=image, audio=audio, draw=draw, **settings), on_progress)
 
     def stream(
         self,
-        prompt: str,
+        prompt: str | Prompt,
         *,
         image: Picture | None = None,
+        audio: Sound | None = None,
         draw: Draw | None = None,
         **settings: Unpack[Settings],
     ) -> Iterator[State]:
         """Makes a clip step by step; see `Settings` for what can be set.
 
-        `image` is the first frame: a path, a PIL image or a uint8 array (height, width, 3). `draw`
-        stands in for the seed's random numbers: a function from a shape to standard normal noise, called
-        for the audio's and the video's start, then by the steps in their order. Raises RequestError at
-        once for what cannot be done, and ModelError if the model lacks what this needs.
+        `image` is the first frame: a path, a PIL image or a uint8 array (height, width, 3). Unless width
+        or height are given, the clip takes its shape. `audio` is a recording that the clip is made to and
+        carries: a path, or samples (n,) or (n, 2) with their rate; unless seconds are given, the clip is as
+        long. `draw` stands in for the seed's random numbers: a function from a shape to standard normal
+        noise, called for the recording's latents or the audio's start, for the video's start, by the steps
+        in their order, and for the upscaler's start. Raises RequestError at once for what cannot be done,
+        and ModelError if the model lacks what this needs.
         """
-        request = self.request(prompt, **settings)
-        picture = None if image is None else media.open_image(image)
-        self._check_components(request, with_image=picture is not None)
+        picture = None if image is None else open_picture(image)
+        recording = None if audio is None else open_recording(audio)
+        defaults = self.config["sampling"]
+        request = self.request(prompt, **follow_inputs(settings, defaults, picture, recording))
+        self._check_components(_needed(request, picture))
         if notice := self.config.get("notice"):
             warnings.warn(f"{self.name}: {notice}", stacklevel=2)
-        return self._run(request, picture, draw or draw_from(mx.random.key(request.seed)))
+        about = self._describe(request, _needed(request, picture)) | {
+            "image": None if picture is None else metadata.source(image, digest(picture)),
+            "audio": None if recording is None else metadata.source(audio, recording.digest),
+            "seed": request.seed if draw is None else None,
+        }
+        return self._generate(_Run(request, about, *_noise(request.seed, draw)), picture, recording)
 
-    def request(self, prompt: str, **settings: Unpack[Settings]) -> Request:
+    def finish(
+        self, latents: Latents, *, draw: Draw | None = None, **settings: Unpack[Upscaling]
+    ) -> Iterator[State]:
+        """Makes the clip of latents that were kept, step by step. With `upscale` among the settings they
+        are upscaled first, with the same result as in a run that did so at once.
+
+        Raises what `stream` raises, and RequestError for latents of another model."""
+        channels = latents.video.shape[-1], latents.audio.shape[-1]
+        if channels != self._latent_channels():
+            raise RequestError(f"these latents are not {self.name}'s: they have {channels} channels.")
+        if settings.get("upscale") is None:
+            needed = ["video_decoder", "audio_vae"]
+            self._check_components(needed)
+            return self._decode(latents)
+        if size := latents.settings.get("upscale"):
+            raise RequestError(f"these latents were upscaled to {size} already.")
+        asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
+        request = self.request(**asked)
+        if latents.video.shape[:3] != request.latent_shapes[0] or len(latents.audio) != request.sounds:
+            raise RequestError("these latents do not have the size that their settings speak of.")
+        needed = _needed(request, latents.picture)
+        self._check_components(needed)
+        about = latents.settings | self._describe(request, needed)
+        if draw is not None or latents.settings.get("seed") is None:
+            about["seed"] = None
+        return self._upscale_and_decode(_Run(request, about, *_noise(request.seed, draw)), latents)
+
+    def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
         request = Request.complete(prompt, settings, self.config["sampling"])
         if self.distilled and request.guidance != 1:
             raise RequestError(f"{self.name} is distilled, it works without guidance: leave it out.")
         if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
             raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
+        if settings.get("negative_prompt") is not None and not request.is_guided:
+            why = "is distilled and has no guidance" if self.distilled else "runs at guidance 1"
+            warnings.warn(f"the negative prompt does nothing: {self.name} {why}.", stacklevel=2)
         return request
 
-    def _check_components(self, request: Request, with_image: bool) -> None:
+    def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
+        """What the clip will say of itself, beside its pictures and sounds."""
+        prints = {name: weights.fingerprint(self.folder / name) for name in components}
+        dtype = None if self.dtype is None else str(self.dtype).rpartition(".")[2]
+        about = (
+            metadata.envelope() | asdict(request) | {"model": self.name, "dtype": dtype, "weights": prints}
+        )
+        if not request.is_guided:
+            about["negative_prompt"] = None
+        if request.upscale is None:
+            about |= dict.fromkeys(("upscale_steps", "upscale_guidance", "align_corners"))
+        return about
+
+    def _check_components(self, names: list[str]) -> None:
         """Opens every file that will be needed, before hours go into the first of them."""
-        needed = ["text_encoder", "transformer", "video_decoder", "audio_vae"]
-        if with_image:
-            needed.append("video_encoder")
-        if request.upscale is not None:
-            needed.append(f"upscaler_{request.upscale}")
-        for component in needed:
-            self._load(component)
-        load_tokenizer(self._tokenizer_file)
+        networks = {name: self._load(name) for name in names}
+        if encoder := networks.get("text_encoder"):
+            load_tokenizer(self._tokenizer_file)
+            width = encoder.config.hidden_size
+        base = networks.get("transformer")
+        for name, model in networks.items():
+            if isinstance(model, Transformer) and base is not None:
+                needs, has = _interface(model.config), (*_interface(base.config)[:2], width)
+                if needs != has:
+                    raise RequestError(
+                        f"the {name} does not fit this model: it takes video, audio and text of "
+                        f"{needs} channels, not {has}."
+                    )
 
-    def _run(self, request: Request, picture: Image.Image | None, draw: Draw) -> Stages[None]:
-        text, negative = yield from self._read_prompts(request)
-        image = yield from self._first_frame(picture, request.width, request.height)
-        video, audio = yield from self._denoise(request, text, negative, image, draw)
-        if request.upscale is not None:
-            image = yield from self._first_frame(picture, *request.final_size)
-            video = yield from self._upscale(request, text, video, audio, image, draw)
-        frames = yield from self._picture(video, audio)
-        yield State("sound", 0, 1, video, audio)
-        sound = np.array(self.decode_audio(audio))
-        clip = Clip(frames, sound, asdict(request) | {"model": self.name})
-        yield State("sound", 1, 1, video, audio, clip)
+    def _generate(self, run: _Run, picture: Image.Image | None, recording: Recording | None) -> Stages[None]:
+        text, negative = yield from self._read_prompts(run)
+        latents = yield from self._denoise(run, text, negative, picture, recording)
+        if run.request.upscale is not None:
+            latents = yield from self._upscale(run, text, negative, latents)
+        yield from self._decode(latents)
 
-    def _read_prompts(self, request: Request) -> Stages[tuple[mx.array, mx.array | None]]:
-        prompts = [request.prompt]
-        if request.guidance > 1:
-            prompts.append(request.negative_prompt)
-        yield State("text", 0, 1)
+    def _upscale_and_decode(self, run: _Run, latents: Latents) -> Stages[None]:
+        text, negative = yield from self._read_prompts(run)
+        latents = yield from self._upscale(run, text, negative, latents)
+        yield from self._decode(latents)
+
+    def _read_prompts(self, run: _Run) -> Stages[tuple[mx.array, mx.array | None]]:
+        prompts = [run.request.prompt]
+        if run.request.is_guided:
+            prompts.append(run.request.negative_prompt)
+        yield State("text", 0, 1, run.settings)
         text, *rest = self.encode_texts(prompts)
-        yield State("text", 1, 1)
+        yield State("text", 1, 1, run.settings)
         return text, rest[0] if rest else None
 
-    def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
+    def _first_frame(
+        self, run: _Run, picture: Image.Image | None, size: tuple[int, int]
+    ) -> Stages[mx.array | None]:
         if picture is None:
             return None
-        yield State("image", 0, 1)
-        latent = self.encode_image(mx.array(media.fit_image(picture, width, height)))
-        yield State("image", 1, 1)
+        yield State("image", 0, 1, run.settings)
+        latent = self.encode_image(mx.array(fit(picture, *size)))
+        yield State("image", 1, 1, run.settings)
         return latent
+
+    def _start(self, run: _Run, recording: Recording | None) -> Stages[tuple[mx.array, mx.array]]:
+        """Noise for the video, and for the audio either that or the recording's latents."""
+        video_shape, (sounds,) = run.request.latent_shapes
+        video_channels, audio_channels = self._latent_channels()
+        audio = run.draw((sounds, audio_channels))
+        if recording is not None:
+            yield State("voice", 0, 1, run.settings)
+            audio = self.encode_audio(mx.array(recording.samples(sounds)), audio)
+            yield State("voice", 1, 1, run.settings)
+        return run.draw((*video_shape, video_channels)), audio
 
     def _denoise(
         self,
-        request: Request,
+        run: _Run,
         text: mx.array,
         negative_text: mx.array | None,
-        image: mx.array | None,
-        draw: Draw,
-    ) -> Stages[tuple[mx.array, mx.array]]:
-        video_shape, audio_shape = request.latent_shapes
-        video_channels, audio_channels = self._latent_channels()
-        audio = draw((*audio_shape, audio_channels))
-        video = draw((*video_shape, video_channels))
-        yield State("denoise", 0, request.steps, video, audio)
+        picture: Image.Image | None,
+        recording: Recording | None,
+    ) -> Stages[Latents]:
+        request = run.request
+        video, audio = yield from self._start(run, recording)
+        image = yield from self._first_frame(run, picture, (request.width, request.height))
+        soundtrack = None if recording is None else recording.soundtrack(request.frames)
+        about = run.settings | {"upscale": None, "upscale_size": None}
+        yield State("denoise", 0, request.steps, run.settings)
         for step in self.denoise(
             text,
             video,
             audio,
             steps=request.steps,
-            negative_text=negative_text,
+            negative_text=negative_text if request.guidance > 1 else None,
             guidance=request.guidance,
             image=image,
-            draw=draw,
+            keep_audio=recording is not None,
+            draw=run.draw,
         ):
-            video, audio = step.video, step.audio
-            yield State("denoise", step.index, step.steps, video, audio)
-        return video, audio
+            latents = _latents_of("denoise", step, step.clean_audio, about, picture, soundtrack)
+            yield State("denoise", step.index, step.steps, run.settings, latents)
+        return latents
 
     def _upscale(
-        self,
-        request: Request,
-        text: mx.array,
-        video: mx.array,
-        audio: mx.array,
-        image: mx.array | None,
-        draw: Draw,
-    ) -> Stages[mx.array]:
+        self, run: _Run, text: mx.array, negative_text: mx.array | None, latents: Latents
+    ) -> Stages[Latents]:
+        request = run.request
         width, height = request.final_size
-        yield State("upscale", 0, request.upscale_steps, video, audio)
+        image = yield from self._first_frame(run, latents.picture, (width, height))
+        yield State("upscale", 0, request.upscale_steps, run.settings, latents)
         for step in self.upscale(
             text,
-            video,
-            audio,
+            latents.video,
+            latents.audio,
             to=request.upscale or "",
             width=width,
             height=height,
             steps=request.upscale_steps,
+            negative_text=negative_text if request.upscale_guidance > 1 else None,
+            guidance=request.upscale_guidance,
             image=image,
-            draw=draw,
+            align_corners=request.align_corners,
+            draw=run.draw_upscaling,
         ):
-            video = step.video
-            yield State("upscale", step.index, step.steps, video, audio)
-        return video
+            latents = _latents_of(
+                "upscale", step, latents.audio, run.settings, latents.picture, latents.soundtrack
+            )
+            yield State("upscale", step.index, step.steps, run.settings, latents)
+        return latents
 
-    def _picture(self, video: mx.array, audio: mx.array) -> Stages[np.ndarray]:
-        yield State("picture", 0, len(video), video, audio)
+    def _decode(self, latents: Latents) -> Stages[None]:
+        about, total = latents.settings, len(latents.video)
+        yield State("picture", 0, total, about, latents)
         windows: list[np.ndarray] = []
-        for window in self.decode_video(video):
+        for window in self.decode_video(latents.video):
             windows.append(np.array(window))
-            latents_done = (sum(map(len, windows)) + 3) // 4
-            yield State("picture", latents_done, len(video), video, audio)
-        return np.concatenate(windows)
+            yield State("picture", (sum(map(len, windows)) + 3) // 4, total, about, latents)
+        yield State("sound", 0, 1, about, latents)
+        sound = latents.soundtrack
+        if sound is None:
+            sound = np.array(self.decode_audio(latents.audio))
+        clip = Clip(np.concatenate(windows), sound, about)
+        yield State("sound", 1, 1, about, latents, clip)
 
     def encode_text(self, prompt: str) -> mx.array:
         """A prompt → its features (tokens, 3584) in fp32; warns if it is longer than 640 tokens."""
@@ -231,7 +321,8 @@ class HappyHorse:
             return encoder(pixels[None])
 
     def encode_audio(self, samples: mx.array, noise: mx.array | None = None) -> mx.array:
-        """Samples (n, 2) at 51,200 Hz → latents (n // 2048, 64): their mean, or a draw by `noise`."""
+        """Samples (n, 2) at 51,200 Hz → latents (n // 2048, 64): their mean, or a draw by `noise` of that
+        shape. More than 29 s are encoded in windows that overlap by half and are cross-faded."""
         with self._network("audio_vae") as vae:
             mean, scale = vae.encode(samples)
             return mean if noise is None else vae.sample(mean, scale, noise)
@@ -287,12 +378,14 @@ class HappyHorse:
         negative_text: mx.array | None = None,
         guidance: float = 1,
         image: mx.array | None = None,
+        align_corners: bool = True,
     ) -> Iterator[Step]:
         """Latents of the base stage → latents for `width` × `height` pixels, a state after every step.
 
-        Takes what `denoise` takes and gave; `to` is "540p" or "1080p". The states' audio is only what
-        the upscaler was shown: the sound is decoded from the base stage's."""
-        video, audio = upscaling.start(video, audio, height // 16, width // 16, draw)
+        Takes what `denoise` takes and gave; `to` is "540p" or "1080p". `align_corners` is `Upscaling`'s. The
+        states' audio is only what the upscaler was shown: the sound is decoded from the base stage's."""
+        grid = height // 16 // PATCH * PATCH, width // 16 // PATCH * PATCH
+        video, audio = upscaling.start(video, audio, *grid, draw, align_corners)
         with self._network(f"upscaler_{to}") as model:
             yield from sampling.denoise(
                 model,
@@ -338,3 +431,45 @@ class HappyHorse:
     @property
     def _tokenizer_file(self) -> Path:
         return self.folder / "text_encoder" / "tokenizer.json"
+
+
+def _last_clip(states: Iterable[State], on_progress: Callable[[State], None] | None) -> Clip:
+    for state in states:
+        if on_progress is not None:
+            on_progress(state)
+    assert state.clip is not None
+    return state.clip
+
+
+def _needed(request: Request, picture: Image.Image | None) -> list[str]:
+    """The components of a run."""
+    names = ["text_encoder", "transformer", "video_decoder", "audio_vae"]
+    if picture is not None:
+        names.append("video_encoder")
+    if request.upscale is not None:
+        names.append(f"upscaler_{request.upscale}")
+    return names
+
+
+def _interface(config: TransformerConfig) -> tuple[int, int, int]:
+    return config.video_channels, config.audio_channels, config.text_channels
+
+
+def _noise(seed: int, draw: Draw | None) -> tuple[Draw, Draw]:
+    """For the base stage and for upscaling, which has its own so that it may as well be done later."""
+    if draw is not None:
+        return draw, draw
+    return draw_from(mx.random.key(seed)), draw_from(mx.random.key((seed + 2**63) % 2**64))
+
+
+def _latents_of(
+    stage: str,
+    step: Step,
+    audio: mx.array,
+    settings: dict[str, Any],
+    picture: Image.Image | None,
+    soundtrack: np.ndarray | None,
+) -> Latents:
+    if step.index < step.steps:
+        settings = settings | {"stopped": f"{stage} after step {step.index} of {step.steps}"}
+    return Latents(step.clean_video, audio, settings, picture, soundtrack)

@@ -10,41 +10,57 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict
 
+from PIL import Image
+
 from .errors import RequestError
 from .media import FPS
-from .prompts import NEGATIVE_PROMPT
+from .picture import GRID, base_size, other_side
+from .prompts import NEGATIVE_PROMPT, Prompt
+from .recording import MAX_SECONDS, Recording
 
-GRID = 32  # pixels: a latent is 16 of them wide, and a token two latents
 LIMITS: dict[str, tuple[type[int] | type[float], tuple[float, float]]] = {
-    "seconds": (float, (0.2, 30)),
+    "seconds": (float, (0.2, MAX_SECONDS)),
     "width": (int, (GRID, 2048)),
     "height": (int, (GRID, 2048)),
     "steps": (int, (1, 100)),
     "guidance": (float, (1, 20)),
     "seed": (int, (0, 2**64 - 1)),
     "upscale_steps": (int, (1, 100)),
+    "upscale_guidance": (float, (1, 20)),
 }
-SHORT_SIDES = {"540p": 512, "1080p": 1088}
+UPSCALED = {"540p": (512, 960), "1080p": (1088, 1920)}  # at most, the shorter and the longer side
 
 
-class Settings(TypedDict, total=False):
-    """What may be asked beside the prompt; None or nothing takes the model's default.
+class Upscaling(TypedDict, total=False):
+    """What may be asked of super-resolution; None or nothing takes the default.
 
-    `seconds` 0.2 to 30; `width` and `height` in pixels, rounded down to multiples of 32; `steps` of
-    denoising; `guidance` from 1, which is none; `seed`, random by default; `upscale` "540p" or "1080p",
-    to `upscale_size` (width, height) or a size of the same shape.
+    `upscale` "540p" or "1080p", to `upscale_size` (width, height) or a size of the clip's shape, in
+    `upscale_steps` and with `upscale_guidance` away from `negative_prompt`, from 1, which is none. Without
+    `align_corners` the hand-over keeps the picture's edges in place instead of its corner pixels, which
+    is reported to ghost less.
     """
 
     negative_prompt: str | None
+    upscale: str | None
+    upscale_size: tuple[int, int] | None
+    upscale_steps: int | None
+    upscale_guidance: float | None
+    align_corners: bool | None
+
+
+class Settings(Upscaling, total=False):
+    """What may be asked beside the prompt; None or nothing takes the model's default.
+
+    `seconds` 0.2 to 60; `width` and `height` in pixels, rounded down to multiples of 32; `steps` of
+    denoising; `guidance` from 1, which is none; `seed`, random by default; and what `Upscaling` lists.
+    """
+
     seconds: float | None
     width: int | None
     height: int | None
     steps: int | None
     guidance: float | None
     seed: int | None
-    upscale: str | None
-    upscale_size: tuple[int, int] | None
-    upscale_steps: int | None
 
 
 @dataclass(frozen=True)
@@ -62,31 +78,48 @@ class Request:
     upscale: str | None = None
     upscale_size: tuple[int, int] | None = None
     upscale_steps: int = 5
+    upscale_guidance: float = 1
+    align_corners: bool = True
 
     @classmethod
-    def complete(cls, prompt: str, settings: Settings, defaults: Mapping[str, Any]) -> Self:
+    def complete(cls, prompt: str | Prompt, settings: Settings, defaults: Mapping[str, Any]) -> Self:
         """`settings`, and the model's `defaults` for what they leave open. Raises RequestError."""
         known = {f.name for f in fields(cls)}
         values: dict[str, Any] = {"negative_prompt": NEGATIVE_PROMPT, "seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
+        values |= {"upscale_guidance": 1, "align_corners": True}
         values |= {name: value for name, value in settings.items() if value is not None}
-        if not isinstance(prompt, str) or not prompt.strip():
-            raise RequestError("the prompt is empty: say what should be seen and heard.")
+        prompt = str(prompt) if isinstance(prompt, Prompt) else prompt
         for text in (prompt, values["negative_prompt"]):
             _check_text(text)
+        if not prompt.strip():
+            raise RequestError("the prompt is empty: say what should be seen and heard.")
         for name, (kind, bounds) in LIMITS.items():
             values[name] = _number(name, values[name], kind, bounds)
-        if values.get("upscale") not in (None, *SHORT_SIDES):
+        if values.get("upscale") not in (None, *UPSCALED):
             raise RequestError(f"upscale {values['upscale']!r} is unknown: choose 540p or 1080p.")
         for name in ("width", "height"):
             values[name] = _round_down(name, values[name])
-        if size := values.get("upscale_size"):
-            width, height = size
-            values["upscale_size"] = tuple(
-                _round_down(name, _number(name, value, *LIMITS["width"]))
-                for name, value in (("width to upscale to", width), ("height to upscale to", height))
+        if not isinstance(values["align_corners"], bool):
+            raise RequestError(f"align_corners is True or False, not {values['align_corners']!r}.")
+        if (size := values.get("upscale_size")) is not None:
+            values["upscale_size"] = _checked_size(size)
+        request = cls(prompt, **values)
+        if request.upscale and (pixels := math.prod(request.final_size)) <= request.width * request.height:
+            raise RequestError(
+                f"{request.width}×{request.height} is no smaller than the {pixels} pixels of "
+                f"{request.upscale}: choose a smaller size to upscale from."
             )
-        return cls(prompt, **values)
+        return request
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether any stage looks at the negative prompt."""
+        return self.guidance > 1 or (self.upscale is not None and self.upscale_guidance > 1)
+
+    @property
+    def frames(self) -> int:
+        return 4 * self.latent_shapes[0][0] - 3
 
     @property
     def sounds(self) -> int:
@@ -105,8 +138,29 @@ class Request:
             return self.width, self.height
         if self.upscale_size is not None:
             return self.upscale_size
-        scale = SHORT_SIDES[self.upscale] / min(self.width, self.height)
+        shorter, longer = UPSCALED[self.upscale]
+        scale = min(shorter / min(self.width, self.height), longer / max(self.width, self.height))
         return _nearest(self.width * scale), _nearest(self.height * scale)
+
+
+def follow_inputs(
+    settings: Settings, defaults: Mapping[str, Any], picture: Image.Image | None, recording: Recording | None
+) -> Settings:
+    """The settings with the size that a picture suggests and the length of a recording, where left open."""
+    settings = settings.copy()
+    if recording is not None and settings.get("seconds") is None:
+        settings["seconds"] = max(recording.clip_seconds, LIMITS["seconds"][1][0])
+    if picture is not None:
+        width, height = settings.get("width"), settings.get("height")
+        if width is None and height is None:
+            settings["width"], settings["height"] = base_size(
+                picture, (defaults["width"], defaults["height"])
+            )
+        elif width is None:
+            settings["width"] = other_side(picture, height=_number("height", height, *LIMITS["height"]))
+        elif height is None:
+            settings["height"] = other_side(picture, width=_number("width", width, *LIMITS["width"]))
+    return settings
 
 
 def _round_down(name: str, pixels: int) -> int:
@@ -114,6 +168,16 @@ def _round_down(name: str, pixels: int) -> int:
     if rounded != pixels:
         warnings.warn(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.", stacklevel=5)
     return rounded
+
+
+def _checked_size(size: Any) -> tuple[int, int]:
+    if not isinstance(size, tuple | list) or len(size) != 2:
+        raise RequestError(f"a size is (width, height), not {size!r}.")
+    names = "width to upscale to", "height to upscale to"
+    width, height = (
+        _round_down(n, _number(n, v, *LIMITS["width"])) for n, v in zip(names, size, strict=True)
+    )
+    return width, height
 
 
 def _nearest(pixels: float) -> int:

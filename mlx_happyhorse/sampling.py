@@ -44,6 +44,8 @@ def _levels(steps: int, shift: float) -> np.ndarray:
 
 
 class Solver(Protocol):
+    clean: mx.array  # the last estimate of x0
+
     def step(self, velocity: mx.array, x: mx.array) -> mx.array: ...
 
 
@@ -65,7 +67,7 @@ class UniPC:
         x0 = x - float(self.sigmas[self.index]) * velocity
         if self.corrected is not None:
             x = self._advance(self.corrected, self.index - 1, self.order, x0)
-        self.estimates = [*self.estimates[-1:], x0]
+        self.clean, self.estimates = x0, [*self.estimates[-1:], x0]
         steps_left = len(self.sigmas) - 1 - self.index
         self.order = min(2, steps_left, self.index + 1)
         self.corrected = x
@@ -101,7 +103,8 @@ class Renoise:
     def step(self, velocity: mx.array, x: mx.array) -> mx.array:
         now, after = (float(s) for s in self.sigmas[self.index : self.index + 2])
         self.index += 1
-        return after * self.draw(x.shape) + (1 - after) * (x - now * velocity)
+        self.clean = x - now * velocity
+        return after * self.draw(x.shape) + (1 - after) * self.clean
 
 
 @dataclass
@@ -132,12 +135,15 @@ class UpscaleGuidance(Guidance):
 
 @dataclass
 class Step:
-    """The loop's state after `index` of `steps` steps."""
+    """The loop's state after `index` of `steps` steps: what the next one starts from, and what the
+    model takes the finished latents to be, which is the same after the last step."""
 
     index: int
     steps: int
     video: mx.array
     audio: mx.array
+    clean_video: mx.array
+    clean_audio: mx.array
 
 
 class Velocity:
@@ -196,8 +202,10 @@ def denoise(
             audio = audio_solver.step(v_audio, audio)
         if index + 1 == steps:
             video = _with_first_frame(video, image)
-        mx.eval(video, audio)
-        yield Step(index + 1, steps, video, audio)
+        clean_video = _with_first_frame(video_solver.clean, image)
+        clean_audio = audio if keep_audio else audio_solver.clean
+        mx.eval(video, audio, clean_video, clean_audio)
+        yield Step(index + 1, steps, video, audio, clean_video, clean_audio)
 
 
 def _with_first_frame(video: mx.array, image: mx.array | None) -> mx.array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,8 @@ NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "turbo_decoder": (TurboDecoder, TurboDecoderConfig),
     "audio_vae": (AudioVAE, AudioVAEConfig),
 }
+
+PROBES, PROBE_BYTES = 256, 4096  # of each file, for the fingerprint
 
 
 def build(config: dict[str, Any]) -> nn.Module:
@@ -113,6 +116,20 @@ def read_tensors(file: Path) -> dict[str, mx.array]:
         return typed(dict[str, mx.array], mx.load(str(file), format="safetensors"))
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """A name for the weights in a component's folder: a hash of its config, of the files' sizes and of
+    samples spread over them, as reading 30 GB before every run would take too long."""
+    seen = hashlib.sha256((folder / "config.json").read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        seen.update(f"{file.name} {size}".encode())
+        with file.open("rb") as data:
+            for i in range(PROBES):
+                data.seek(i * max(size - PROBE_BYTES, 0) // (PROBES - 1))
+                seen.update(data.read(PROBE_BYTES))
+    return seen.hexdigest()[:16]
 
 
 def _read(folder: Path) -> dict[str, mx.array]:

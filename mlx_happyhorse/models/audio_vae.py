@@ -19,6 +19,7 @@ class AudioVAEConfig(Config):
     strides: tuple[int, ...] = (2, 4, 4, 8, 8)
     latent_dim: int = 64
     audio_channels: int = 2
+    window: int = 725  # latents encoded at once, 29 s
 
     @property
     def widths(self) -> list[int]:
@@ -96,6 +97,13 @@ def _up_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential
     return nn.Sequential(Snake(in_channels), up, *_residual_units(out_channels))
 
 
+def _cross_fade(before: mx.array, after: mx.array, overlap: int) -> mx.array:
+    """Two runs of features as one, the end of the first fading into the start of the second."""
+    weight = (mx.arange(overlap) / overlap)[:, None]
+    faded = (1 - weight) * before[-overlap:] + weight * after[:overlap]
+    return mx.concatenate([before[:-overlap], faded, after[overlap:]])
+
+
 class AudioVAE(nn.Module):
     def __init__(self, config: AudioVAEConfig):
         super().__init__()
@@ -116,8 +124,18 @@ class AudioVAE(nn.Module):
         )
 
     def encode(self, samples: mx.array) -> tuple[mx.array, mx.array]:
-        """Samples (n, 2) at 51.2 kHz → mean and raw scale of the latent, both (n // 2048, 64)."""
-        mean, scale = mx.split(self._run(self.encoder, samples), 2, axis=-1)
+        """Samples (n, 2) at 51.2 kHz → mean and raw scale of the latent, both (n // 2048, 64).
+
+        Beyond 29 s in windows of that length, which overlap by half and are cross-faded."""
+        hop = math.prod(self.config.strides)
+        length, window = len(samples) // hop, self.config.window
+        step = window - window // 2
+        features = self._run(self.encoder, samples[: window * hop] if length > window else samples)
+        for start in range(step, length - window + step, step):
+            piece = samples[start * hop : (start + window) * hop]
+            piece = mx.pad(piece, [(0, window * hop - len(piece)), (0, 0)])
+            features = _cross_fade(features, self._run(self.encoder, piece), window - step)
+        mean, scale = mx.split(features[:length], 2, axis=-1)
         return mean, scale
 
     @staticmethod

@@ -1,0 +1,80 @@
+"""happyhorse …: thin commands over the Python API, plain errors, exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from ..errors import HappyHorseError, RequestError
+from ..version import __version__
+from . import convert, finish, generate, info
+from .terminal import say
+
+COMMANDS = {
+    "generate": (generate.add, generate.run),
+    "upscale": (finish.add_upscale, finish.upscale),
+    "decode": (finish.add_decode, finish.decode),
+    "info": (info.add, info.run),
+    "convert": (convert.add, convert.run),
+}
+DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", UserWarning)
+        warnings.showwarning = _say_once(set())
+        try:
+            options.run(options)
+            return DONE
+        except KeyboardInterrupt as stop:
+            say(f"Interrupted: {stop or 'nothing was saved'}.")
+            return INTERRUPTED
+        except RequestError as error:
+            return _fail(str(error), ASKED_WRONGLY, options.verbose)
+        except HappyHorseError as error:
+            return _fail(str(error), FAILED, options.verbose)
+        except Exception as error:
+            advice = "" if options.verbose else " Run it again with --verbose to see where."
+            return _fail(f"{type(error).__name__}: {error}.{advice}", FAILED, options.verbose)
+
+
+def _say_once(said: set[str]) -> Callable[..., None]:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in said:
+            said.add(str(message))
+            say(f"Note: {message}")
+
+    return show
+
+
+def _fail(message: str, code: int, verbose: bool) -> int:
+    if verbose:
+        traceback.print_exc()
+    say(f"Error: {message}")
+    return code
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(ASKED_WRONGLY, f"Error: {message}. See {self.prog} --help.\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="happyhorse", description="Video with sound from text, at home.")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    for name, (add, run) in COMMANDS.items():
+        command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
+        add(command)
+        command.add_argument("--verbose", action="store_true", help="show the traceback of an error")
+        command.set_defaults(run=run)
+    return parser

@@ -1,0 +1,190 @@
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import RequestError
+from ..prompts import Line, Prompt
+from .output import Output
+from .terminal import say, with_bars
+
+if TYPE_CHECKING:
+    from ..latents import Latents
+    from ..media import Clip
+    from ..pipeline import HappyHorse, State
+
+LARGEST_PROMPT = 1_000_000  # bytes
+SETTINGS = (
+    "image",
+    "audio",
+    "seconds",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "negative_prompt",
+    "upscale",
+    "upscale_steps",
+    "upscale_guidance",
+    "align_corners",
+)
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    words = parser.add_argument_group("what is seen and heard")
+    words.add_argument("prompt", nargs="?", help="in words; - reads it from standard input")
+    words.add_argument("--prompt-file", metavar="FILE", help="a text file with the prompt")
+    words.add_argument(
+        "--dialogue",
+        action="append",
+        metavar="LINE",
+        help="'speaker, language: text', once for every line; puts the prompt into the model's own form",
+    )
+    words.add_argument("--background-sound", metavar="SOUND", help="heard besides the voices; the same form")
+    words.add_argument("--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1")
+    words.add_argument("--image", metavar="FILE", help="a picture: the first frame, and the clip's shape")
+    words.add_argument("--audio", metavar="FILE", help="a recording: what is heard, and the clip's length")
+    clip = parser.add_argument_group("how")
+    clip.add_argument("--model", "-m", help="a name, a Hub repo or a folder (tiny)")
+    clip.add_argument("--seconds", type=float, help="length, 0.2 to 60")
+    clip.add_argument("--width", type=int, help="pixels, a multiple of 32")
+    clip.add_argument("--height", type=int, help="pixels, a multiple of 32")
+    clip.add_argument("--steps", type=int, help="steps of denoising")
+    clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
+    clip.add_argument(
+        "--seed", type=int, nargs="+", help="the same seed makes the same clip (random); several make several"
+    )
+    upscale = parser.add_argument_group("super-resolution")
+    upscale.add_argument("--upscale", choices=("540p", "1080p"), help="at what size to end")
+    upscale.add_argument("--upscale-steps", type=int, metavar="STEPS", help="(5)")
+    upscale.add_argument("--upscale-guidance", type=float, metavar="GUIDANCE", help="1 is none (1)")
+    add_align_corners(upscale)
+    files = parser.add_argument_group("files")
+    files.add_argument(
+        "--output", "-o", default="clip.mp4", help="{seed} stands for the seed (clip.mp4, clip_1.mp4 …)"
+    )
+    files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
+    files.add_argument("--save-latents", action="store_true", help="keep what upscaling it later needs")
+    files.add_argument(
+        "--keep-stopped", action="store_true", help="when stopped with Ctrl-C, decode and save what there is"
+    )
+    files.add_argument(
+        "--config-from-metadata",
+        metavar="CLIP",
+        help="repeat a clip (mp4) or the settings beside it (json); what else is given here wins",
+    )
+
+
+def add_align_corners(parser: Any) -> None:
+    parser.add_argument(
+        "--align-corners",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="how the picture is laid on the larger grid; without, it is reported to ghost less",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """make a clip from a prompt, a first frame, a voice"""
+    from .. import metadata
+
+    before = metadata.read(options.config_from_metadata) if options.config_from_metadata else {}
+    arguments = _arguments(options, before)
+    output = Output(options.output, settings=options.metadata, latents=options.save_latents)
+
+    from ..pipeline import HappyHorse
+
+    horse = HappyHorse.load(options.model or before.get("model") or "tiny")
+    for seed in options.seed or [arguments.get("seed")]:
+        started = time.monotonic()
+        states = horse.stream(**(arguments | {"seed": seed}))
+        clip = _run(horse, states, before, output, keep_stopped=options.keep_stopped)
+        output.save(clip, started)
+        if stopped := clip.settings.get("stopped"):
+            raise KeyboardInterrupt(f"the clip is what there was {stopped}")
+
+
+def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
+    """What is said on the command line over what an earlier clip was made with."""
+    from .. import metadata
+
+    given = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
+    prompt = _prompt(options)
+    if prompt is not None:
+        given["prompt"] = prompt
+    if options.seed:
+        given["seed"] = options.seed[0]
+    arguments = metadata.arguments(before | given) if before else given
+    if "prompt" not in arguments:
+        raise RequestError("say what should be seen and heard: give a prompt.")
+    return arguments
+
+
+def _prompt(options: argparse.Namespace) -> str | Prompt | None:
+    if options.prompt is not None and options.prompt_file is not None:
+        raise RequestError("there are two prompts: give either words or --prompt-file.")
+    text = options.prompt
+    if text == "-":
+        text = _read_text(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "standard input")
+    if options.prompt_file is not None:
+        text = _prompt_file(Path(options.prompt_file).expanduser())
+    if options.dialogue is None and options.background_sound is None:
+        return text
+    if text is None:
+        raise RequestError("--dialogue and --background-sound need the prompt that they belong to.")
+    return Prompt(text, [Line.parse(line) for line in options.dialogue or ()], options.background_sound)
+
+
+def _prompt_file(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return _read_text(file.read(LARGEST_PROMPT + 1), str(path))
+    except OSError as error:
+        raise RequestError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def _read_text(data: bytes, where: str) -> str:
+    if len(data) > LARGEST_PROMPT:
+        raise RequestError(f"{where} is too long for a prompt.")
+    try:
+        return data.decode().strip()
+    except UnicodeDecodeError as error:
+        raise RequestError(f"{where} is no text: write it in UTF-8.") from error
+
+
+def _run(
+    horse: HappyHorse, states: Iterable[State], before: dict[str, Any], output: Output, keep_stopped: bool
+) -> Clip:
+    """Runs to the end, or as far as it gets before it is stopped."""
+    latents: Latents | None = None
+    try:
+        for state in with_bars(states):
+            if state.stage == "text" and state.step == 0:
+                _compare(before, state.settings)
+            latents = state.latents or latents
+            if state.stage == "denoise" and state.step == state.steps and latents is not None:
+                output.keep(latents)
+        assert state.clip is not None
+        return state.clip
+    except KeyboardInterrupt:
+        if not keep_stopped or latents is None:
+            output.say_what_is_kept()
+            raise
+    except BaseException:
+        output.say_what_is_kept()
+        raise
+    say("Stopping: what there is will be decoded. Stop once more to drop it.")
+    *_, last = with_bars(horse.finish(latents))
+    assert last.clip is not None
+    return last.clip
+
+
+def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:
+    from .. import metadata
+
+    if before and (changes := metadata.differences(before, now)):
+        say(f"Note: this will not be the same clip: {', '.join(changes)}.")

@@ -1,0 +1,122 @@
+"""What a clip was made of, kept inside it so that it can be made again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import av
+
+from .errors import RequestError
+from .version import __version__
+
+PROGRAM, FORMAT = "mlx_happyhorse", 1
+LARGEST = 4_000_000  # bytes of a JSON file: a prompt has a few thousand
+# How the settings of a run are called that are not the model's alone.
+SETTINGS = (
+    "prompt",
+    "negative_prompt",
+    "seconds",
+    "width",
+    "height",
+    "steps",
+    "guidance",
+    "seed",
+    "upscale",
+    "upscale_size",
+    "upscale_steps",
+    "upscale_guidance",
+    "align_corners",
+)
+
+
+def envelope() -> dict[str, Any]:
+    """Who wrote this, and with which versions."""
+    versions = {PROGRAM: __version__, "mlx": version("mlx"), "python": platform.python_version()}
+    return {"made_with": PROGRAM, "format": FORMAT, "versions": versions}
+
+
+def read(path: str | Path) -> dict[str, Any]:
+    """The settings inside an mp4 file of ours, or in the JSON file beside it. Raises RequestError."""
+    path = Path(path).expanduser()
+    try:
+        text = _beside(path) if path.suffix.lower() == ".json" else _inside(path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
+    except (av.FFmpegError, ValueError, LookupError) as error:
+        raise RequestError(f"{path} is no video file, or it is damaged.") from error
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> dict[str, Any]:
+    """Settings as they are written. Raises RequestError for another program's, or a later format's."""
+    try:
+        values = json.loads(text)
+    except (json.JSONDecodeError, RecursionError):
+        values = None
+    if not isinstance(values, dict) or values.get("made_with") != PROGRAM:
+        raise RequestError(f"{where} holds no settings of {PROGRAM}: it was made by something else.")
+    if values.get("format") != FORMAT:
+        raise RequestError(
+            f"{where} holds settings in format {values.get('format')!r}, this version reads {FORMAT}: "
+            f"update {PROGRAM}."
+        )
+    return values
+
+
+def _beside(path: Path) -> str:
+    if path.stat().st_size > LARGEST:
+        raise RequestError(f"{path} is too large for settings.")
+    return path.read_text(encoding="utf-8")
+
+
+def _inside(path: Path) -> str:
+    with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": "mov,mp4"}) as container:
+        return container.metadata.get("comment", "")
+
+
+def source(given: Any, digest: str) -> dict[str, str | None]:
+    """Where a picture or a recording came from, if it was a file, and what was in it."""
+    return {"path": str(given) if isinstance(given, str | Path) else None, "sha256": digest}
+
+
+def request_settings(settings: dict[str, Any]) -> dict[str, Any]:
+    """The prompt and the settings that a request takes."""
+    return {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
+
+
+def arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    """What `HappyHorse.generate` takes to make the clip again, the prompt included, pictures and
+    recordings by the paths they had. Raises RequestError if that is not known."""
+    values = request_settings(settings)
+    if "seed" not in values:
+        raise RequestError("its noise came from a script, not from a seed: it cannot be repeated.")
+    for name in ("image", "audio"):
+        if given := settings.get(name):
+            path = given.get("path") if isinstance(given, dict) else given
+            if not isinstance(path, str):
+                raise RequestError(f"its {name} was no file: name one with --{name}.")
+            values[name] = path
+    return values
+
+
+def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Why a repeated run will not give the same frames; empty if it should."""
+    found = []
+    for name in ("image", "audio"):
+        old, new = before.get(name) or {}, now.get(name) or {}
+        if old and new and old.get("sha256") != new.get("sha256"):
+            found.append(f"{name} has changed")
+    weights = before.get("weights") or {}
+    for name in sorted(weights.keys() & now["weights"].keys()):
+        if weights[name] != now["weights"][name]:
+            found.append(f"the weights of {name} are others")
+    if before.get("dtype") != now["dtype"]:
+        found.append(f"dtype was {before.get('dtype')}")
+    for name, value in (before.get("versions") or {}).items():
+        if name != "python" and value != now["versions"].get(name):
+            found.append(f"{name} was {value}")
+    return found

@@ -1,0 +1,144 @@
+"""A recording that the clip is made to: read once, for the model to hear and for the file to carry."""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+
+from .errors import RequestError
+from .media import FPS, SAMPLE_RATE
+
+MODEL_RATE = 51_200
+SAMPLES_PER_LATENT = MODEL_RATE // FPS
+MAX_SECONDS = 60  # of a clip; nothing beyond is read
+SHORTEST = 0.1
+RATES = range(1_000, 800_000)
+DEMUXERS = (
+    "wav,w64,aiff,caf,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm"  # no playlists, they name other files
+)
+
+Sound = str | Path | tuple[np.ndarray, int]
+
+
+@dataclass
+class Recording:
+    """`voice` (n,) float32 at 51,200 Hz is what the model hears, `sound` (m, 2) float32 at 44,100 Hz
+    what the file carries; both at most `MAX_SECONDS` long, and `longer` says that there was more."""
+
+    voice: np.ndarray
+    sound: np.ndarray
+    longer: bool
+
+    @property
+    def seconds(self) -> float:
+        return len(self.voice) / MODEL_RATE
+
+    @property
+    def clip_seconds(self) -> float:
+        """The shortest clip that holds all of it: its frames come in fours after the first."""
+        if self.longer:
+            raise RequestError(
+                f"the recording is longer than {MAX_SECONDS:.0f} s: cut it, or give seconds to use its start."
+            )
+        return max(-(-(len(self.voice) * FPS - MODEL_RATE) // (4 * MODEL_RATE)), 0) * 4 / FPS
+
+    def samples(self, latents: int) -> np.ndarray:
+        """What the audio encoder takes for so many latents: (latents · 2048, 2), silence after the end."""
+        return np.repeat(_fit(self.voice[:, None], latents * SAMPLES_PER_LATENT), 2, axis=1)
+
+    def soundtrack(self, frames: int) -> np.ndarray:
+        """What plays beside so many frames: (frames · 1764, 2), silence after the end."""
+        return _fit(self.sound, frames * SAMPLE_RATE // FPS)
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(self.voice.tobytes()).hexdigest()[:16]
+
+
+def open_recording(sound: Sound) -> Recording:
+    """A file (wav, flac, ogg, mp3, m4a …) or samples ((n,) or (n, 2), float or int16) with their rate in Hz.
+
+    Raises RequestError; warns of silence and of a file that ends early."""
+    if isinstance(sound, str | Path):
+        name, frames = str(sound), _from_file(Path(sound).expanduser())
+    else:
+        name, frames = "the recording", _from_samples(sound)
+    try:
+        recording = _read(frames)
+    except OSError as error:
+        raise RequestError(f"the recording {name} cannot be opened: {error.strerror or error}.") from error
+    except (av.FFmpegError, ValueError, LookupError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RequestError(f"{name} cannot be read as a recording: {reason}.") from error
+    if not np.isfinite(recording.voice).all():
+        raise RequestError(f"{name} holds samples that are no numbers.")
+    if recording.seconds < SHORTEST:
+        raise RequestError(f"{name} lasts {recording.seconds:.2f} s, too short for a voice.")
+    if not recording.voice.any():
+        warnings.warn(f"{name} is silent.", stacklevel=2)
+    return recording
+
+
+def _read(frames: Iterator[av.AudioFrame]) -> Recording:
+    """Both kinds of samples in one pass, and no more of them than a clip can use."""
+    hear = av.AudioResampler("fltp", "mono", MODEL_RATE)
+    play = av.AudioResampler("fltp", "stereo", SAMPLE_RATE)
+    voice, sound, heard = [], [], 0.0
+    for frame in chain(frames, [None]):
+        voice += [chunk.to_ndarray()[0] for chunk in hear.resample(frame)]
+        sound += [chunk.to_ndarray().T for chunk in play.resample(frame)]
+        heard += frame.samples / frame.sample_rate if frame is not None else 0
+        if heard > MAX_SECONDS:
+            break
+    if not voice or not sound:
+        raise ValueError("it holds no sound")
+    most = int(MAX_SECONDS)
+    return Recording(
+        np.concatenate(voice)[: most * MODEL_RATE],
+        np.concatenate(sound)[: most * SAMPLE_RATE],
+        longer=heard > MAX_SECONDS,
+    )
+
+
+def _from_file(path: Path) -> Iterator[av.AudioFrame]:
+    with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": DEMUXERS}) as container:
+        if not container.streams.audio:
+            raise ValueError("it holds no sound")
+        stream, seconds = container.streams.audio[0], 0.0
+        if stream.rate not in RATES:
+            raise ValueError(f"its sample rate is {stream.rate} Hz")
+        for frame in container.decode(stream):
+            seconds += frame.samples / frame.sample_rate
+            yield frame
+        promised = (container.duration or 0) / av.time_base
+        if seconds < 0.9 * promised:
+            warnings.warn(f"{path} is cut off after {seconds:.1f} of {promised:.1f} s.", stacklevel=2)
+
+
+def _from_samples(sound: tuple[np.ndarray, int]) -> Iterator[av.AudioFrame]:
+    if not isinstance(sound, tuple) or len(sound) != 2:
+        raise ValueError("a recording is a path, or samples with their rate")
+    samples, rate = np.asarray(sound[0]), sound[1]
+    if samples.dtype == np.int16:
+        samples = samples.astype(np.float32) / 2**15
+    if samples.ndim == 1:
+        samples = samples[:, None]
+    if samples.dtype.kind != "f" or samples.ndim != 2 or samples.shape[1] not in (1, 2) or rate not in RATES:
+        raise ValueError("samples are (n,) or (n, 2), float or int16, with their rate in Hz")
+    layout = "mono" if samples.shape[1] == 1 else "stereo"
+    for start in range(0, len(samples), rate):
+        planes = np.ascontiguousarray(samples[start : start + rate].T, np.float32)
+        frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=layout)
+        frame.sample_rate = rate
+        yield frame
+
+
+def _fit(samples: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(samples[:length], [(0, max(length - len(samples), 0)), (0, 0)])
