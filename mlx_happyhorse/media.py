@@ -25,13 +25,17 @@ MP4 = {"movflags": "+faststart", "max_interleave_delta": "0"}
 
 @dataclass
 class Clip:
-    """`video` (frames, height, width, 3) uint8, `audio` (samples, 2) float32 about [-1, 1]."""
+    """`video` (frames, height, width, 3) uint8, `audio` (samples, 2) float32 about [-1, 1]; NumPy's or
+    MLX's arrays, kept as NumPy's."""
 
     video: np.ndarray
     audio: np.ndarray
     settings: dict[str, Any] = field(default_factory=dict)
     fps: int = FPS
     sample_rate: int = SAMPLE_RATE
+
+    def __post_init__(self) -> None:
+        self.video, self.audio = np.asarray(self.video), np.asarray(self.audio)
 
     def save(self, path: str | Path, overwrite: bool = True) -> Path:
         """Writes an mp4: H.264 and AAC, the settings inside. Without `overwrite` the name gets a number

@@ -144,6 +144,7 @@ class HappyHorse:
         needed = _needed(request, latents.picture)
         self._check_components(needed)
         about = latents.settings | self._describe(request, needed)
+        about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
         return self._upscale_and_decode(_Run(request, about, *_noise(request.seed, draw)), latents)

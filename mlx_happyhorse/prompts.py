@@ -46,7 +46,9 @@ class Line:
     @classmethod
     def parse(cls, line: str) -> Line:
         """ "speaker, language: text" → the line. Raises RequestError."""
-        match = re.fullmatch(r"\s*(.+?)\s*[,，]\s*([^,，:：]+?)\s*[:：]\s*(.+?)\s*", line, re.DOTALL)
+        match = re.fullmatch(
+            r"\s*(.+?)\s*[,，]\s*([^\s,，:：][^,，:：]*?)\s*[:：]\s*(.+?)\s*", line, re.DOTALL
+        )
         if match is None:
             raise RequestError(f"{line!r} is no line of dialogue: write it as 'speaker, language: text'.")
         return cls(*match.groups())

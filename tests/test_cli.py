@@ -1,5 +1,6 @@
 """The command line as a newcomer meets it, wrong requests included."""
 
+import io
 import json
 import os
 import shutil
@@ -9,9 +10,12 @@ import sys
 import time
 
 import av
+import numpy as np
 import pytest
+from PIL import Image
+from sounds import speech, write
 
-from mlx_happyhorse import HappyHorse, cli
+from mlx_happyhorse import Clip, HappyHorse, cli, metadata, request
 
 SHORT = ["--seconds", "0.2", "--steps", "1", "--width", "64", "--height", "64", "--seed", "3"]
 READ_ONLY = "/proc" if sys.platform == "linux" else "/System"
@@ -184,3 +188,183 @@ def test_a_nonsense_config_is_named(tmp_path, capsys, file, change, code):
     shown = capsys.readouterr().err
     assert "odd" in shown.split("Error: ")[1] and "--verbose" not in shown
     assert not (tmp_path / "clip.mp4").exists()
+
+
+def frames_of(path):
+    with av.open(str(path)) as file:
+        return np.stack([frame.to_ndarray() for frame in file.decode(video=0)])
+
+
+def settings_in(path):
+    return metadata.read(path)
+
+
+def test_a_clip_is_repeated_from_what_it_says_of_itself(tmp_path, capsys):
+    Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save("a.png")
+    write(tmp_path / "a.flac", speech(0.4), codec="flac")
+    made = ["A ball.", "--image", "a.png", "--audio", "a.flac", "--steps", "2", "--metadata"]
+    assert run("generate", *made, "--dialogue", "Man, English: hi", "-o", "one.mp4") == 0
+    for source in ("one.mp4", "one.json"):
+        assert run("generate", "--config-from-metadata", source, "-o", "two.mp4") == 0
+    assert run("generate", "--config-from-metadata", "one.mp4", "--seed", "5", "-o", "other.mp4") == 0
+    assert "will not be the same" not in capsys.readouterr().err
+    assert np.array_equal(frames_of("one.mp4"), frames_of("two.mp4"))
+    assert np.array_equal(frames_of("one.mp4"), frames_of("two_1.mp4"))
+    assert not np.array_equal(frames_of("one.mp4"), frames_of("other.mp4"))
+    settings = settings_in("one.mp4")
+    assert settings == settings_in("two.mp4") == json.loads((tmp_path / "one.json").read_text())
+    assert settings["prompt"].startswith('A ball.\n\nDialogue:\n<Man, English>: "hi"')
+    assert settings["seed"] != settings_in("other.mp4")["seed"] == 5
+    assert settings["versions"].keys() == {"mlx_happyhorse", "mlx", "python"}
+
+
+def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
+    Image.new("RGB", (64, 64), "red").save("a.png")
+    assert run("generate", "x", "--image", "a.png", *SHORT, "--metadata") == 0
+    Image.new("RGB", (64, 64), "blue").save("a.png")
+    settings = json.loads((tmp_path / "clip.json").read_text())
+    settings["weights"]["transformer"] = "other"
+    (tmp_path / "clip.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert run("generate", "--config-from-metadata", "clip.json") == 0
+    shown = capsys.readouterr().err
+    assert "not be the same clip: image has changed, the weights of transformer are others" in shown
+
+
+def test_info_shows_what_a_clip_was_made_of(capsys):
+    assert run("generate", "A red\x1b[31m ball.", *SHORT) == 0
+    assert run("info", "clip.mp4") == 0
+    shown = capsys.readouterr().out
+    assert "model             tiny" in shown and "seed              3" in shown
+    assert "prompt\nA red?[31m ball." in shown
+
+
+def test_several_seeds_and_names_that_are_taken(tmp_path):
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "a.mp4") == 0
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "b{seed}.mp4") == 0
+    assert run("generate", "x", *SHORT[:-2], "--seed", "2", "-o", "b{seed}.mp4") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.mp4",
+        "a_1.mp4",
+        "b1.mp4",
+        "b2.mp4",
+        "b2_1.mp4",
+    ]
+    assert np.array_equal(frames_of("a_1.mp4"), frames_of("b2_1.mp4"))
+
+
+def test_prompts_come_from_files_and_pipes(tmp_path, monkeypatch):
+    (tmp_path / "prompt.txt").write_text("Ein Ball.\n\nWellen.\n", encoding="utf-8")
+    assert run("generate", "--prompt-file", "prompt.txt", *SHORT, "-o", "a.mp4") == 0
+    pipe = io.TextIOWrapper(io.BytesIO(b"Ein Ball.\n\nWellen."))
+    monkeypatch.setattr(sys, "stdin", pipe)
+    assert run("generate", "-", *SHORT, "-o", "b.mp4") == 0
+    assert settings_in("a.mp4") == settings_in("b.mp4")
+
+
+def test_latents_that_are_kept_are_decoded_and_upscaled(tmp_path, monkeypatch):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    assert run("generate", "x", *SHORT, "--save-latents") == 0
+    assert run("generate", "x", *SHORT, "--upscale", "540p", "-o", "at_once.mp4") == 0
+    assert run("upscale", "clip.mp4") == 0
+    assert run("decode", "clip.latents.safetensors", "-o", "again.mp4") == 0
+    assert np.array_equal(frames_of("clip.mp4"), frames_of("again.mp4"))
+    assert np.array_equal(frames_of("clip_540p.mp4"), frames_of("at_once.mp4"))
+    assert run("upscale", "at_once.mp4") == 2
+    assert run("upscale", "clip.latents.safetensors", "--no-align-corners") == 0
+    assert (tmp_path / "clip_540p_1.mp4").exists()
+
+
+def test_latents_outlive_a_decoder_that_fails(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HappyHorse, "decode_video", fail)
+        assert run("generate", "x", *SHORT, "--save-latents") == 1
+    shown = capsys.readouterr().err
+    assert "out of memory" in shown and "happyhorse decode clip.latents.safetensors" in shown
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.latents.safetensors"]
+    assert run("decode", "clip.latents.safetensors") == 0
+    assert (tmp_path / "clip.mp4").exists()
+
+
+def test_a_stopped_run_decodes_what_it_has_when_asked_to(tmp_path):
+    options = ["--steps", "100", "--seconds", "1", "--keep-stopped"]
+    command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        shown = b""
+        while b"3/100" not in shown:
+            shown += os.read(process.stderr.fileno(), 4096)
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 130
+    stopped = settings_in("clip.mp4")["stopped"]
+    assert stopped.startswith("denoise after step") and stopped.encode() in shown
+    assert len(frames_of("clip.mp4")) == 25
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+FOREIGN = {"made_with": "another", "format": 1}
+LATER = {"made_with": "mlx_happyhorse", "format": 2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "give a prompt"),
+        (["x", "--prompt-file", "prompt.txt"], "two prompts"),
+        (["--prompt-file", "missing.txt"], "missing.txt cannot be read"),
+        (["--prompt-file", "binary.txt"], "is no text"),
+        (["--dialogue", "Man, English: hi"], "need the prompt that they belong to"),
+        (["x", "--dialogue", "hi"], "write it as 'speaker, language: text'"),
+        (["x", "--image", "missing.png"], "missing.png cannot be opened: No such file"),
+        (["x", "--image", "empty"], "empty is empty"),
+        (["x", "--image", "."], "cannot be opened: Is a directory"),
+        (["x", "--image", "noise.wav"], "not a picture in a known format"),
+        (["x", "--audio", "missing.wav"], "missing.wav cannot be opened: No such file"),
+        (["x", "--audio", "empty"], "cannot be read as a recording"),
+        (["x", "--audio", "picture.png"], "cannot be read as a recording"),
+        (["x", "--audio", "short.wav"], "lasts 0.01 s, too short"),
+        (["x", "--audio", "long.wav"], "longer than 60 s"),
+        (["x", "--upscale", "540p", "--width", "2048", "--height", "2048"], "no smaller than"),
+        (["x", "--upscale", "540p", "--model", "small"], "holds no upscaler to 540p"),
+        (["--config-from-metadata", "missing.mp4"], "missing.mp4 cannot be read: No such file"),
+        (["--config-from-metadata", "empty"], "is no video file"),
+        (["--config-from-metadata", "foreign.json"], "made by something else"),
+        (["--config-from-metadata", "later.json"], "format 2, this version reads 1: update"),
+        (["--config-from-metadata", "list.json"], "made by something else"),
+        (["--config-from-metadata", "bad.json"], "seconds must be"),
+        (["--config-from-metadata", "sized.json"], "a size is"),
+        (["--config-from-metadata", "pictured.json"], "its image was no file: name one with --image"),
+        (["--config-from-metadata", "unseeded.json"], "cannot be repeated"),
+        (["--config-from-metadata", "plain.mp4"], "made by something else"),
+    ],
+)
+def test_wrong_inputs_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments, message):
+    good = {"made_with": "mlx_happyhorse", "format": 1, "prompt": "x", "seed": 1}
+    for name, values in {
+        "foreign": FOREIGN,
+        "later": LATER,
+        "list": [1],
+        "bad": good | {"seconds": "long"},
+        "sized": good | {"upscale_size": 5},
+        "pictured": good | {"image": {"path": None, "sha256": "0"}},
+        "unseeded": good | {"seed": None},
+    }.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    (tmp_path / "empty").touch()
+    (tmp_path / "prompt.txt").write_text("x")
+    (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")
+    Image.new("RGB", (8, 8)).save("picture.png")
+    write(tmp_path / "noise.wav", speech(0.5))
+    write(tmp_path / "short.wav", speech(0.01))
+    write(tmp_path / "long.wav", np.tile(speech(1, 8000), 61), 8000)
+    Clip(np.zeros((2, 32, 32, 3), np.uint8), np.zeros((3528, 2), np.float32)).save("plain.mp4")
+    shutil.copytree(HappyHorse.load("tiny").folder, "small", ignore=lambda *_: ["upscaler_540p"])
+    there = sorted(tmp_path.rglob("*"))
+    assert run("generate", *arguments) == 2
+    shown = capsys.readouterr().err
+    assert message in shown and "Traceback" not in shown
+    assert len(shown.strip().split("\n")) <= 2
+    assert sorted(tmp_path.rglob("*")) == there

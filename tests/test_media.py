@@ -6,9 +6,8 @@ from itertools import pairwise
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
-from mlx_happyhorse import Clip, HappyHorseError, RequestError, media
+from mlx_happyhorse import Clip, HappyHorseError, media
 
 
 @pytest.fixture
@@ -69,17 +68,3 @@ def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, 
         clip.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     assert path.read_bytes() == b"older"
-
-
-def test_pictures_are_cropped_around_their_centre():
-    picture = np.zeros((100, 300, 3), np.uint8)
-    picture[:, 100:200] = 255
-    fitted = media.fit_image(Image.fromarray(picture), 64, 64)
-    assert fitted.shape == (64, 64, 3) and fitted.dtype == np.float32
-    assert fitted.min() == 1.0
-
-
-@pytest.mark.parametrize("image", ["missing.png", __file__, np.zeros((4, 4)), np.zeros((4, 4, 3))])
-def test_what_is_no_picture_is_refused(image):
-    with pytest.raises(RequestError):
-        media.open_image(image)

@@ -11,14 +11,14 @@ def test_a_prompt_is_written_as_the_model_knows_it():
     prompt = Prompt(
         "  A man talks.\n",
         [
-            Line("Young man in yellow polo", "Mandarin", "有的人，还带着。"),
+            Line("Young man in polo", "Mandarin", "有的人，还带着。"),
             Line("Woman", "English", 'Say "no"'),
         ],
         "Waves",
     )
     assert str(prompt) == (
         "A man talks.\n\n"
-        'Dialogue:\n<Young man in yellow polo, Mandarin>: "有 的 人，还 带 着。"\n<Woman, English>: "Say "no""\n\n'
+        'Dialogue:\n<Young man in polo, Mandarin>: "有 的 人，还 带 着。"\n<Woman, English>: "Say "no""\n\n'
         "Background Sound:\n<Waves>"
     )
 

@@ -60,6 +60,8 @@ def _finish(options: argparse.Namespace, suffix: str, asked: dict[str, Any]) -> 
     output = Output(
         options.output or str(file.with_name(f"{stem}{suffix}{VIDEO}")), settings=options.metadata
     )
+    if options.output is None and not suffix:
+        output.kept = file
     latents = Latents.load(file)
     horse = HappyHorse.load(options.model or latents.settings.get("model", "tiny"))
     *_, last = with_bars(horse.finish(latents, **asked))

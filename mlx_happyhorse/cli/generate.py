@@ -98,7 +98,8 @@ def run(options: argparse.Namespace) -> None:
 
     from ..pipeline import HappyHorse
 
-    horse = HappyHorse.load(options.model or before.get("model") or "tiny")
+    model = before.get("model", "tiny") if options.model is None else options.model
+    horse = HappyHorse.load(model)
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
         states = horse.stream(**(arguments | {"seed": seed}))

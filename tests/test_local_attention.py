@@ -1,0 +1,33 @@
+"""Attention in windows without masks, against the masked formula."""
+
+import mlx.core as mx
+import numpy as np
+import pytest
+
+from mlx_happyhorse.models.transformer import Layout, attend_locally
+
+PER_FRAME, AUDIO, TEXT, REACH = 6, 9, 5, 11
+HEADS, KV_HEADS, DIM = 4, 2, 16
+
+
+def masked(q, k, v, layout):
+    """Softmax over all tokens, with minus infinity where a video token may not look; float64."""
+    q, k, v = (np.array(x, np.float64) for x in (q, k, v))
+    k, v = (x.repeat(HEADS // KV_HEADS, axis=1) for x in (k, v))
+    frame = np.arange(layout.video) // PER_FRAME
+    scores = np.einsum("nhd,mhd->hnm", q, k) / np.sqrt(DIM)
+    far = np.abs(frame[:, None] - frame[None]) > REACH
+    scores[:, : layout.video, : layout.video][:, far] = -np.inf
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return np.einsum("hnm,mhd->nhd", weights / weights.sum(-1, keepdims=True), v)
+
+
+@pytest.mark.parametrize("frames", range(1, 41))
+def test_windows_are_the_masked_formula(frames):
+    layout = Layout(frames * PER_FRAME, AUDIO, TEXT, frames)
+    n = layout.spans[2].stop
+    keys = mx.random.split(mx.random.key(frames), 3)
+    q = mx.random.normal((n, HEADS, DIM), key=keys[0])
+    k, v = (mx.random.normal((n, KV_HEADS, DIM), key=key) for key in keys[1:])
+    ours = np.array(attend_locally(q, k, v, layout, REACH))
+    assert np.abs(ours - masked(q, k, v, layout)).max() <= 1e-5

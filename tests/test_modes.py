@@ -1,0 +1,199 @@
+"""Every way in and up: first frame, own voice, super-resolution, latents that are kept."""
+
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import numpy as np
+import pytest
+from models import golden_model
+from sounds import best_lag, heard_in, speech
+
+from mlx_happyhorse import HappyHorse, Latents, RequestError, picture
+from mlx_happyhorse.models import audio_vae
+
+pytestmark = pytest.mark.filterwarnings("ignore:tiny")
+FRAME = 44_100 // 25
+SIZE = {"width": 96, "height": 64, "steps": 2, "seed": 1}
+LARGER = {"upscale": "540p", "upscale_size": (128, 96), "upscale_steps": 2}
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return HappyHorse.load("tiny")
+
+
+@pytest.fixture
+def photo():
+    y, x = np.mgrid[0:150, 0:200]
+    return np.stack([x, y, 255 - x], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("variant", ["base", "distill"])
+@pytest.mark.parametrize("upscaling", [{}, LARGER], ids=["", "upscaled"])
+def test_the_file_carries_the_persons_own_recording(variant, upscaling, photo, tmp_path):
+    said = speech(1.3, 44_100)
+    horse = golden_model(variant)
+    states = list(horse.stream("A man.", audio=(said, 44_100), image=photo, **SIZE, **upscaling))
+    clip = states[-1].clip
+    assert len(clip.video) == 33 and len(clip.audio) == 33 * FRAME
+    heard = heard_in(clip.save(tmp_path / "a.mp4"))
+    lag, likeness = best_lag(heard[:, 0], said)
+    assert abs(lag) <= FRAME and likeness >= 0.99
+    latents = [s.latents.audio for s in states if s.latents is not None]
+    assert all(mx.array_equal(audio, latents[0]) for audio in latents)
+
+
+@pytest.mark.parametrize("variant", ["base", "distill"])
+@pytest.mark.parametrize("upscaling", [{}, LARGER], ids=["", "upscaled"])
+def test_the_first_frame_is_the_picture(variant, upscaling, photo):
+    """As the causal Wan decoder makes frame 0 of latent frame 0 alone; Turbo looks at later ones too."""
+    horse = golden_model(variant, turbo=False)
+    clip = horse.generate("A man.", image=photo, seconds=0.5, **SIZE, **upscaling)
+    height, width = clip.video.shape[1:3]
+    latent = horse.encode_image(mx.array(picture.fit(picture.open_picture(photo), width, height)))
+    (alone,) = horse.decode_video(latent)
+    assert np.abs(np.array(alone[0]).astype(int) - clip.video[0]).max() <= 1
+    assert np.abs(np.array(alone[0]).astype(int) - clip.video[4]).mean() > 10
+
+
+def test_a_recording_changes_the_picture_and_nothing_more_changes_it(tiny):
+    one, other = ((speech(0.4, 44_100, seed), 44_100) for seed in (1, 2))
+    first, again = (tiny.generate("x", audio=one, **SIZE) for _ in range(2))
+    assert np.array_equal(first.video, again.video)
+    assert not np.array_equal(first.video, tiny.generate("x", audio=other, **SIZE).video)
+
+
+def test_seconds_cut_a_recording_or_silence_follows_it(tiny):
+    said = speech(0.6, 44_100)
+    short = tiny.generate("x", audio=(said, 44_100), seconds=0.2, **SIZE)
+    assert len(short.audio) == 5 * FRAME
+    assert np.corrcoef(short.audio[:, 0], said[: 5 * FRAME])[0, 1] > 0.999
+    long = tiny.generate("x", audio=(said, 44_100), seconds=1, **SIZE)
+    assert len(long.audio) == 25 * FRAME and not long.audio[len(said) + 1 :].any()
+
+
+def test_long_recordings_are_encoded_in_windows_cross_faded(tiny, monkeypatch):
+    """Against the plain formula, on windows of 6 latents."""
+    vae = tiny._load("audio_vae")
+    samples = mx.array(np.stack([speech(1, 51_200)] * 2, 1))
+    whole, _ = vae.encode(samples)
+    vae.config = replace(vae.config, window=6)
+    mean, scale = vae.encode(samples)
+    assert mean.shape == scale.shape == whole.shape == (25, 64)
+    total, weights = np.zeros((40, 64)), np.zeros((40, 1))
+    for start in range(0, 22, 3):
+        piece = np.zeros((6 * 2048, 2), np.float32)
+        part = np.array(samples)[start * 2048 : (start + 6) * 2048]
+        piece[: len(part)] = part
+        vae.config = replace(vae.config, window=725)
+        features = np.array(vae.encode(mx.array(piece))[0])
+        weight = np.array([0, 1, 2, 3, 2, 1])[:, None] / 3
+        weight[:3] = 1 if start == 0 else weight[:3]
+        weight[3:] = 1 - np.arange(3)[:, None] / 3 if start < 21 else 1
+        total[start : start + 6] += weight * features
+        weights[start : start + 6] += weight
+    assert np.allclose(weights[:25], 1)
+    assert np.allclose(np.array(mean), total[:25], atol=1e-5)
+
+
+def test_the_windows_of_29_seconds_hold_725_latents():
+    assert audio_vae.AudioVAEConfig().window == 29 * 25
+
+
+def test_upscaling_later_is_upscaling_at_once(tiny, photo, tmp_path):
+    said = speech(0.5, 44_100)
+    inputs = {"image": photo, "audio": (said, 44_100)}
+    at_once = tiny.generate("A ball.", **inputs, **SIZE, **LARGER)
+    states = list(tiny.stream("A ball.", **inputs, **SIZE))
+    states[-1].latents.save(tmp_path / "a.latents.safetensors")
+    kept = Latents.load(tmp_path / "a.latents.safetensors")
+    assert json.dumps(kept.settings) == json.dumps(states[-1].clip.settings)
+    *_, decoded = tiny.finish(kept)
+    assert np.array_equal(decoded.clip.video, states[-1].clip.video)
+    *_, larger = tiny.finish(kept, **LARGER)
+    assert larger.clip.video.shape[1:3] == (96, 128)
+    assert np.array_equal(larger.clip.video, at_once.video)
+    assert np.array_equal(larger.clip.audio, at_once.audio)
+    assert larger.clip.settings == at_once.settings
+    with pytest.raises(RequestError, match="upscaled to 540p already"):
+        tiny.finish(larger.latents, **LARGER)
+
+
+def test_the_sound_of_an_upscaled_clip_is_the_base_stages(tiny):
+    small = tiny.generate("x", seconds=0.3, **SIZE)
+    large = tiny.generate("x", seconds=0.3, **SIZE, **LARGER)
+    assert np.array_equal(small.audio, large.audio)
+
+
+@pytest.mark.parametrize("choice", [{"upscale_guidance": 3.5}, {"align_corners": False}])
+def test_choices_of_super_resolution_change_it(tiny, choice):
+    base = {"seconds": 0.3, **SIZE, **LARGER}
+    plain, other = tiny.generate("x", **base), tiny.generate("x", **base, **choice)
+    assert not np.array_equal(plain.video, other.video)
+
+
+@pytest.mark.parametrize(
+    ("base", "to", "size"),
+    [
+        ((448, 256), "540p", (896, 512)),
+        ((448, 256), "1080p", (1920, 1088)),
+        ((256, 448), "1080p", (1088, 1920)),
+        ((352, 352), "540p", (512, 512)),
+        ((544, 224), "1080p", (1920, 800)),
+    ],
+)
+def test_upscaled_sizes_keep_the_shape(tiny, base, to, size):
+    assert tiny.request("x", width=base[0], height=base[1], upscale=to).final_size == size
+
+
+def test_a_clip_stopped_early_can_be_decoded(tiny):
+    stream = tiny.stream("x", seconds=0.3, upscale=None, **(SIZE | {"steps": 8}))
+    state = next(s for s in stream if s.stage == "denoise" and s.step == 3)
+    stream.close()
+    *_, last = tiny.finish(state.latents)
+    assert last.clip.settings["stopped"] == "denoise after step 3 of 8"
+    whole = tiny.generate("x", seconds=0.3, **(SIZE | {"steps": 8}))
+    assert last.clip.video.shape == whole.video.shape
+    assert not np.array_equal(last.clip.video, whole.video)
+
+
+def test_an_upscaler_of_another_model_is_refused(tmp_path):
+    import shutil
+
+    shutil.copytree(HappyHorse.load("tiny").folder, tmp_path / "mixed")
+    shutil.rmtree(tmp_path / "mixed/upscaler_540p")
+    shutil.copytree(golden_model("base").folder / "upscaler_540p", tmp_path / "mixed/upscaler_540p")
+    mixed = HappyHorse.load(tmp_path / "mixed")
+    with pytest.raises(RequestError, match="upscaler_540p does not fit this model"):
+        mixed.stream("x", seconds=0.3, **SIZE, **LARGER)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", "cut", "foreign", "shape"])
+def test_foreign_or_damaged_latents_are_refused(tiny, tmp_path, content):
+    path = tmp_path / "a.latents.safetensors"
+    *_, last = tiny.stream("x", seconds=0.2, **SIZE)
+    if content == "foreign":
+        mx.save_safetensors(str(path), {"video": mx.zeros((1, 2, 2, 48)), "audio": mx.zeros((2, 64))})
+    elif content == "shape":
+        replace(last.latents, video=mx.zeros((2, 2))).save(path)
+    else:
+        last.latents.save(path)
+        path.write_bytes(path.read_bytes()[:-100] if content == "cut" else content)
+    with pytest.raises(RequestError, match=r"a\.latents\.safetensors"):
+        Latents.load(path)
+
+
+def test_latents_of_another_size_or_model_are_refused(tiny):
+    *_, last = tiny.stream("x", seconds=0.2, **SIZE)
+    with pytest.raises(RequestError, match="not tiny's"):
+        tiny.finish(replace(last.latents, video=mx.zeros((1, 2, 2, 16))))
+    with pytest.raises(RequestError, match="do not have the size"):
+        tiny.finish(replace(last.latents, video=mx.zeros((1, 2, 2, 48))), **LARGER)
+
+
+def test_a_negative_prompt_without_guidance_is_said_to_do_nothing(tiny):
+    with pytest.warns(UserWarning, match="does nothing: tiny is distilled"):
+        tiny.request("x", negative_prompt="noise")
+    with pytest.warns(UserWarning, match="runs at guidance 1"):
+        golden_model("base").request("x", negative_prompt="noise", guidance=1)

@@ -1,0 +1,33 @@
+"""The README's scripts run as they stand."""
+
+import re
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from sounds import speech, write
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+SCRIPTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=[f"script{i}" for i in range(len(SCRIPTS))])
+@pytest.mark.filterwarnings("ignore:tiny")
+def test_script(script, tmp_path, monkeypatch):
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (90, 160, 3), np.uint8)).save(
+        tmp_path / "face.jpg"
+    )
+    write(tmp_path / "voice.wav", speech(0.9))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(script, "README.md", "exec"), {})
+    clips = list(tmp_path.glob("*.mp4"))
+    assert clips
+    for clip in clips:
+        with av.open(str(clip)) as file:
+            assert sum(1 for _ in file.decode(video=0)) > 0
+
+
+def test_there_is_a_script_for_every_mode():
+    assert len(SCRIPTS) == 4
