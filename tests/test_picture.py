@@ -50,7 +50,7 @@ def test_pictures_are_turned_as_the_camera_says(tmp_path):
     assert opened.getpixel((10, 5))[0] > 200 and opened.getpixel((10, 35))[2] > 200
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "PA", "P"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
 def test_transparency_lies_on_white(tmp_path, mode):
     image = Image.new("RGBA", (8, 8), (200, 0, 0, 0))
     image.paste((0, 0, 0, 255), (4, 0, 8, 8))
