@@ -11,8 +11,9 @@ from .version import __version__
 if TYPE_CHECKING:
     from .latents import Latents
     from .media import Clip
-    from .pipeline import HappyHorse, State
+    from .pipeline import HappyHorse
     from .prompts import Line, Prompt
+    from .run import State
 
 __all__ = [
     "Clip",
@@ -32,7 +33,7 @@ HOMES = {
     "Latents": ".latents",
     "Line": ".prompts",
     "Prompt": ".prompts",
-    "State": ".pipeline",
+    "State": ".run",
 }
 
 

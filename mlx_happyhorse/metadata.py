@@ -64,6 +64,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
             f"{where} holds settings in format {values.get('format')!r}, this version reads {FORMAT}: "
             f"update {PROGRAM}."
         )
+    for name in ("weights", "versions"):
+        if not isinstance(values.setdefault(name, {}), dict):
+            raise RequestError(f"{where} holds damaged settings: its {name} are {values[name]!r}.")
     return values
 
 
@@ -107,16 +110,15 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Why a repeated run will not give the same frames; empty if it should."""
     found = []
     for name in ("image", "audio"):
-        old, new = before.get(name) or {}, now.get(name) or {}
-        if old and new and old.get("sha256") != new.get("sha256"):
+        old, new = before.get(name), now.get(name)
+        if isinstance(old, dict) and new and old.get("sha256") != new["sha256"]:
             found.append(f"{name} has changed")
-    weights = before.get("weights") or {}
-    for name in sorted(weights.keys() & now["weights"].keys()):
-        if weights[name] != now["weights"][name]:
+    for name in sorted(before["weights"].keys() & now["weights"].keys()):
+        if before["weights"][name] != now["weights"][name]:
             found.append(f"the weights of {name} are others")
     if before.get("dtype") != now["dtype"]:
         found.append(f"dtype was {before.get('dtype')}")
-    for name, value in (before.get("versions") or {}).items():
+    for name, value in before["versions"].items():
         if name != "python" and value != now["versions"].get(name):
             found.append(f"{name} was {value}")
     return found

@@ -1,13 +1,13 @@
-"""From a prompt to a clip, stage by stage: each loads its network, runs it and lets it go."""
+"""A model and what it can do: make clips, or each step of that by itself."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar, Unpack
+from typing import Any, Unpack
 
 import mlx.core as mx
 import numpy as np
@@ -18,45 +18,15 @@ from .errors import ModelError, RequestError
 from .latents import Latents
 from .media import Clip
 from .models.transformer import Transformer, TransformerConfig
-from .picture import Picture, digest, fit, open_picture
+from .picture import Picture, digest, open_picture
 from .prompts import MAX_TOKENS, Prompt, load_tokenizer, tokenize
-from .recording import Recording, Sound, open_recording
+from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
-from .sampling import Draw, Guidance, Step, UpscaleGuidance, draw_from
+from .run import Run, State, decode
+from .sampling import Draw, Guidance, Step, UpscaleGuidance
 from .sequence import PATCH
 
 CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
-
-
-@dataclass
-class State:
-    """Where a run stands: after `step` of the `steps` of a `stage`.
-
-    Stages are "text", "image", "voice", "denoise", "upscale", "picture" and "sound". `settings` are those
-    that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
-    so that they may be looked at, saved or decoded at any time; `clip` is there in the last state of all.
-    """
-
-    stage: str
-    step: int
-    steps: int
-    settings: dict[str, Any]
-    latents: Latents | None = None
-    clip: Clip | None = None
-
-
-@dataclass
-class _Run:
-    """A clip in the making: what was asked for, what it will say of itself, where its noise comes from."""
-
-    request: Request
-    settings: dict[str, Any]
-    draw: Draw
-    draw_upscaling: Draw
-
-
-T = TypeVar("T")
-Stages = Generator[State, None, T]  # shows its states and returns what it made
 
 
 class HappyHorse:
@@ -119,7 +89,7 @@ class HappyHorse:
             "audio": None if recording is None else metadata.source(audio, recording.digest),
             "seed": request.seed if draw is None else None,
         }
-        return self._generate(_Run(request, about, *_noise(request.seed, draw)), picture, recording)
+        return Run(self, request, about, draw).generate(picture, recording)
 
     def finish(
         self, latents: Latents, *, draw: Draw | None = None, **settings: Unpack[Upscaling]
@@ -129,12 +99,12 @@ class HappyHorse:
 
         Raises what `stream` raises, and RequestError for latents of another model."""
         channels = latents.video.shape[-1], latents.audio.shape[-1]
-        if channels != self._latent_channels():
+        if channels != self.latent_channels:
             raise RequestError(f"these latents are not {self.name}'s: they have {channels} channels.")
         if settings.get("upscale") is None:
             needed = ["video_decoder", "audio_vae"]
             self._check_components(needed)
-            return self._decode(latents)
+            return decode(self, latents)
         if size := latents.settings.get("upscale"):
             raise RequestError(f"these latents were upscaled to {size} already.")
         asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
@@ -147,7 +117,7 @@ class HappyHorse:
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
-        return self._upscale_and_decode(_Run(request, about, *_noise(request.seed, draw)), latents)
+        return Run(self, request, about, draw).upscale(latents)
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
@@ -189,118 +159,6 @@ class HappyHorse:
                         f"the {name} does not fit this model: it takes video, audio and text of "
                         f"{needs} channels, not {has}."
                     )
-
-    def _generate(self, run: _Run, picture: Image.Image | None, recording: Recording | None) -> Stages[None]:
-        text, negative = yield from self._read_prompts(run)
-        latents = yield from self._denoise(run, text, negative, picture, recording)
-        if run.request.upscale is not None:
-            latents = yield from self._upscale(run, text, negative, latents)
-        yield from self._decode(latents)
-
-    def _upscale_and_decode(self, run: _Run, latents: Latents) -> Stages[None]:
-        text, negative = yield from self._read_prompts(run)
-        latents = yield from self._upscale(run, text, negative, latents)
-        yield from self._decode(latents)
-
-    def _read_prompts(self, run: _Run) -> Stages[tuple[mx.array, mx.array | None]]:
-        prompts = [run.request.prompt]
-        if run.request.is_guided:
-            prompts.append(run.request.negative_prompt)
-        yield State("text", 0, 1, run.settings)
-        text, *rest = self.encode_texts(prompts)
-        yield State("text", 1, 1, run.settings)
-        return text, rest[0] if rest else None
-
-    def _first_frame(
-        self, run: _Run, picture: Image.Image | None, size: tuple[int, int]
-    ) -> Stages[mx.array | None]:
-        if picture is None:
-            return None
-        yield State("image", 0, 1, run.settings)
-        latent = self.encode_image(mx.array(fit(picture, *size)))
-        yield State("image", 1, 1, run.settings)
-        return latent
-
-    def _start(self, run: _Run, recording: Recording | None) -> Stages[tuple[mx.array, mx.array]]:
-        """Noise for the video, and for the audio either that or the recording's latents."""
-        video_shape, (sounds,) = run.request.latent_shapes
-        video_channels, audio_channels = self._latent_channels()
-        audio = run.draw((sounds, audio_channels))
-        if recording is not None:
-            yield State("voice", 0, 1, run.settings)
-            audio = self.encode_audio(mx.array(recording.samples(sounds)), audio)
-            yield State("voice", 1, 1, run.settings)
-        return run.draw((*video_shape, video_channels)), audio
-
-    def _denoise(
-        self,
-        run: _Run,
-        text: mx.array,
-        negative_text: mx.array | None,
-        picture: Image.Image | None,
-        recording: Recording | None,
-    ) -> Stages[Latents]:
-        request = run.request
-        video, audio = yield from self._start(run, recording)
-        image = yield from self._first_frame(run, picture, (request.width, request.height))
-        soundtrack = None if recording is None else recording.soundtrack(request.frames)
-        about = run.settings | {"upscale": None, "upscale_size": None}
-        yield State("denoise", 0, request.steps, run.settings)
-        for step in self.denoise(
-            text,
-            video,
-            audio,
-            steps=request.steps,
-            negative_text=negative_text if request.guidance > 1 else None,
-            guidance=request.guidance,
-            image=image,
-            keep_audio=recording is not None,
-            draw=run.draw,
-        ):
-            latents = _latents_of("denoise", step, step.clean_audio, about, picture, soundtrack)
-            yield State("denoise", step.index, step.steps, run.settings, latents)
-        return latents
-
-    def _upscale(
-        self, run: _Run, text: mx.array, negative_text: mx.array | None, latents: Latents
-    ) -> Stages[Latents]:
-        request = run.request
-        width, height = request.final_size
-        image = yield from self._first_frame(run, latents.picture, (width, height))
-        yield State("upscale", 0, request.upscale_steps, run.settings, latents)
-        for step in self.upscale(
-            text,
-            latents.video,
-            latents.audio,
-            to=request.upscale or "",
-            width=width,
-            height=height,
-            steps=request.upscale_steps,
-            negative_text=negative_text if request.upscale_guidance > 1 else None,
-            guidance=request.upscale_guidance,
-            image=image,
-            align_corners=request.align_corners,
-            draw=run.draw_upscaling,
-        ):
-            latents = _latents_of(
-                "upscale", step, latents.audio, run.settings, latents.picture, latents.soundtrack
-            )
-            yield State("upscale", step.index, step.steps, run.settings, latents)
-        return latents
-
-    def _decode(self, latents: Latents) -> Stages[None]:
-        about, total = latents.settings, len(latents.video)
-        yield State("picture", 0, total, about, latents)
-        windows: list[np.ndarray] = []
-        for window in self.decode_video(latents.video):
-            windows.append(np.array(window))
-            yield State("picture", (sum(map(len, windows)) + 3) // 4, total, about, latents)
-        yield State("sound", 0, 1, about, latents)
-        sound = latents.soundtrack
-        if sound is None:
-            sound = np.array(self.decode_audio(latents.audio))
-        clip = Clip(np.concatenate(windows), sound, about)
-        yield State("sound", 1, 1, about, latents, clip)
 
     def encode_text(self, prompt: str) -> mx.array:
         """A prompt → its features (tokens, 3584) in fp32; warns if it is longer than 640 tokens."""
@@ -424,7 +282,9 @@ class HappyHorse:
         computes = component == "transformer" or component.startswith("upscaler")
         return weights.load(folder, self.dtype if computes else None)
 
-    def _latent_channels(self) -> tuple[int, int]:
+    @property
+    def latent_channels(self) -> tuple[int, int]:
+        """Of the video and of the audio."""
         config = weights.read_json(self.folder / "transformer" / "config.json")
         dimensions = TransformerConfig.from_dict(config)
         return dimensions.video_channels // PATCH**2, dimensions.audio_channels
@@ -454,23 +314,3 @@ def _needed(request: Request, picture: Image.Image | None) -> list[str]:
 
 def _interface(config: TransformerConfig) -> tuple[int, int, int]:
     return config.video_channels, config.audio_channels, config.text_channels
-
-
-def _noise(seed: int, draw: Draw | None) -> tuple[Draw, Draw]:
-    """For the base stage and for upscaling, which has its own so that it may as well be done later."""
-    if draw is not None:
-        return draw, draw
-    return draw_from(mx.random.key(seed)), draw_from(mx.random.key((seed + 2**63) % 2**64))
-
-
-def _latents_of(
-    stage: str,
-    step: Step,
-    audio: mx.array,
-    settings: dict[str, Any],
-    picture: Image.Image | None,
-    soundtrack: np.ndarray | None,
-) -> Latents:
-    if step.index < step.steps:
-        settings = settings | {"stopped": f"{stage} after step {step.index} of {step.steps}"}
-    return Latents(step.clean_video, audio, settings, picture, soundtrack)

@@ -15,7 +15,8 @@ from .terminal import say, with_bars
 if TYPE_CHECKING:
     from ..latents import Latents
     from ..media import Clip
-    from ..pipeline import HappyHorse, State
+    from ..pipeline import HappyHorse
+    from ..run import State
 
 LARGEST_PROMPT = 1_000_000  # bytes
 SETTINGS = (

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ..pipeline import State
+    from ..run import State
 
 STAGES = {
     "text": "Reading the prompt",

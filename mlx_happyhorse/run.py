@@ -1,0 +1,175 @@
+"""One clip in the making, stage by stage."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import mlx.core as mx
+import numpy as np
+from PIL import Image
+
+from .latents import Latents
+from .media import Clip
+from .picture import fit
+from .recording import Recording
+from .request import Request
+from .sampling import Draw, Step, draw_from
+
+if TYPE_CHECKING:
+    from .pipeline import HappyHorse
+
+
+@dataclass
+class State:
+    """Where a run stands: after `step` of the `steps` of a `stage`.
+
+    Stages are "text", "image", "voice", "denoise", "upscale", "picture" and "sound". `settings` are those
+    that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
+    so that they may be looked at, saved or decoded at any time; `clip` is there in the last state of all.
+    """
+
+    stage: str
+    step: int
+    steps: int
+    settings: dict[str, Any]
+    latents: Latents | None = None
+    clip: Clip | None = None
+
+
+T = TypeVar("T")
+Stages = Generator[State, None, T]  # shows its states and returns what it made
+
+
+class Run:
+    """The stages of a run. Each shows how far it is and returns what it made; no network outlives it."""
+
+    def __init__(self, horse: HappyHorse, request: Request, settings: dict[str, Any], draw: Draw | None):
+        """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
+        the same at once or later."""
+        self.horse, self.request, self.settings = horse, request, settings
+        self.draw = draw or draw_from(mx.random.key(request.seed))
+        self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
+
+    def generate(self, picture: Image.Image | None, recording: Recording | None) -> Stages[None]:
+        text, negative = yield from self._read_prompts()
+        latents = yield from self._denoise(text, negative, picture, recording)
+        if self.request.upscale is not None:
+            latents = yield from self._upscale(text, negative, latents)
+        yield from decode(self.horse, latents)
+
+    def upscale(self, latents: Latents) -> Stages[None]:
+        text, negative = yield from self._read_prompts()
+        latents = yield from self._upscale(text, negative, latents)
+        yield from decode(self.horse, latents)
+
+    def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
+        return State(stage, step, steps, self.settings, latents)
+
+    def _read_prompts(self) -> Stages[tuple[mx.array, mx.array | None]]:
+        prompts = [self.request.prompt]
+        if self.request.is_guided:
+            prompts.append(self.request.negative_prompt)
+        yield self._state("text", 0, 1)
+        text, *rest = self.horse.encode_texts(prompts)
+        yield self._state("text", 1, 1)
+        return text, rest[0] if rest else None
+
+    def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
+        if picture is None:
+            return None
+        yield self._state("image", 0, 1)
+        latent = self.horse.encode_image(mx.array(fit(picture, width, height)))
+        yield self._state("image", 1, 1)
+        return latent
+
+    def _start(self, recording: Recording | None) -> Stages[tuple[mx.array, mx.array]]:
+        """Noise for the video, and for the audio either that or the recording's latents."""
+        video_shape, (sounds,) = self.request.latent_shapes
+        video_channels, audio_channels = self.horse.latent_channels
+        audio = self.draw((sounds, audio_channels))
+        if recording is not None:
+            yield self._state("voice", 0, 1)
+            audio = self.horse.encode_audio(mx.array(recording.samples(sounds)), audio)
+            yield self._state("voice", 1, 1)
+        return self.draw((*video_shape, video_channels)), audio
+
+    def _denoise(
+        self,
+        text: mx.array,
+        negative_text: mx.array | None,
+        picture: Image.Image | None,
+        recording: Recording | None,
+    ) -> Stages[Latents]:
+        request = self.request
+        video, audio = yield from self._start(recording)
+        image = yield from self._first_frame(picture, request.width, request.height)
+        latents = Latents(
+            video,
+            audio,
+            self.settings | {"upscale": None, "upscale_size": None},
+            picture,
+            None if recording is None else recording.soundtrack(request.frames),
+        )
+        yield self._state("denoise", 0, request.steps)
+        for step in self.horse.denoise(
+            text,
+            video,
+            audio,
+            steps=request.steps,
+            negative_text=negative_text if request.guidance > 1 else None,
+            guidance=request.guidance,
+            image=image,
+            keep_audio=recording is not None,
+            draw=self.draw,
+        ):
+            after = _after("denoise", step, replace(latents, audio=step.clean_audio))
+            yield self._state("denoise", step.index, step.steps, after)
+        return after
+
+    def _upscale(self, text: mx.array, negative_text: mx.array | None, latents: Latents) -> Stages[Latents]:
+        request = self.request
+        width, height = request.final_size
+        image = yield from self._first_frame(latents.picture, width, height)
+        yield self._state("upscale", 0, request.upscale_steps, latents)
+        for step in self.horse.upscale(
+            text,
+            latents.video,
+            latents.audio,
+            to=request.upscale or "",
+            width=width,
+            height=height,
+            steps=request.upscale_steps,
+            negative_text=negative_text if request.upscale_guidance > 1 else None,
+            guidance=request.upscale_guidance,
+            image=image,
+            align_corners=request.align_corners,
+            draw=self.draw_upscaling,
+        ):
+            after = _after("upscale", step, replace(latents, settings=self.settings))
+            yield self._state("upscale", step.index, step.steps, after)
+        return after
+
+
+def decode(horse: HappyHorse, latents: Latents) -> Stages[None]:
+    """The last two stages, picture and sound."""
+    settings, total = latents.settings, len(latents.video)
+    yield State("picture", 0, total, settings, latents)
+    windows: list[np.ndarray] = []
+    for window in horse.decode_video(latents.video):
+        windows.append(np.array(window))
+        yield State("picture", (sum(map(len, windows)) + 3) // 4, total, settings, latents)
+    yield State("sound", 0, 1, settings, latents)
+    sound = latents.soundtrack
+    if sound is None:
+        sound = np.array(horse.decode_audio(latents.audio))
+    yield State("sound", 1, 1, settings, latents, Clip(np.concatenate(windows), sound, settings))
+
+
+def _after(stage: str, step: Step, latents: Latents) -> Latents:
+    """The latents as the model takes them to be after a step, which say so if it was not the last."""
+    if step.index < step.steps:
+        stopped = {"stopped": f"{stage} after step {step.index} of {step.steps}"}
+        latents = replace(latents, settings=latents.settings | stopped)
+    return replace(latents, video=step.clean_video)
