@@ -43,7 +43,7 @@ def rename_to_free(path: Path, target: Path) -> Path:
     """Gives `path` the first of `target`, target_1 … that nothing has; returns it."""
     for candidate in numbered(target):
         try:
-            os.link(path, candidate)  # noqa: PTH, Path.hardlink_to names them the other way round
+            os.link(path, candidate)
             return candidate
         except FileExistsError:
             continue

@@ -52,16 +52,22 @@ class Latents:
             )
             if sum(array.nbytes for array in arrays.values()) > Path(path).stat().st_size:
                 raise ValueError("it is cut off")
-            mx.eval(arrays)
+            if not all(array.size and mx.isfinite(array).all().item() for array in arrays.values()):
+                raise ValueError("it is empty, or holds what is no number")
         except (OSError, RuntimeError, ValueError) as error:
             raise RequestError(f"{path} is no file of latents, or it is damaged.") from error
         settings = metadata.parse(about.get("settings", ""), str(path))
-        shapes = {"video": (4, mx.float32), "audio": (2, mx.float32)}
-        shapes |= {"picture": (3, mx.uint8), "soundtrack": (2, mx.float32)}
-        found = {name: (array.ndim, array.dtype) for name, array in arrays.items()}
-        if not {"video", "audio"} <= found.keys() or any(shapes.get(k) != v for k, v in found.items()):
-            raise RequestError(f"{path} does not hold a clip's latents.")
         picture, soundtrack = arrays.get("picture"), arrays.get("soundtrack")
+        kinds = {"video": (4, mx.float32), "audio": (2, mx.float32)}
+        kinds |= {"picture": (3, mx.uint8), "soundtrack": (2, mx.float32)}
+        found = {name: (array.ndim, array.dtype) for name, array in arrays.items()}
+        if (
+            not {"video", "audio"} <= found.keys()
+            or any(kinds.get(k) != v for k, v in found.items())
+            or (picture is not None and picture.shape[2] != 3)
+            or (soundtrack is not None and soundtrack.shape[1] != 2)
+        ):
+            raise RequestError(f"{path} does not hold a clip's latents.")
         return cls(
             arrays["video"],
             arrays["audio"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from .errors import HappyHorseError, RequestError
 from .files import partial_beside, rename_to_free
 
 FPS = 25
+LONGEST_NAME = 200  # bytes: disks allow 255, and the files beside it have longer endings and numbers
 SAMPLE_RATE = 44_100
 # Visually lossless, and by the routes that always give the same file for the same frames.
 H264 = {"crf": "17", "preset": "medium", "x264-params": "cpu-independent=1"}
@@ -58,6 +60,8 @@ def check_output(path: str | Path) -> Path:
     path = Path(path).expanduser()
     if path.suffix.lower() != ".mp4":
         raise RequestError(f"{path} has no video ending: choose a name that ends in .mp4.")
+    if len(os.fsencode(path.name)) > LONGEST_NAME:
+        raise RequestError(f"{path.name[:40]}… is too long for a file's name: choose a shorter one.")
     try:
         if path.is_dir():
             raise RequestError(f"{path} is a folder: choose another name.")

@@ -15,6 +15,7 @@ from .version import __version__
 
 PROGRAM, FORMAT = "mlx_happyhorse", 1
 LARGEST = 4_000_000  # bytes of a JSON file: a prompt has a few thousand
+KINDS = {"prompt": str, "model": str, "seed": int | None, "weights": dict, "versions": dict}
 # How the settings of a run are called that are not the model's alone.
 SETTINGS = (
     "prompt",
@@ -55,7 +56,7 @@ def parse(text: str, where: str) -> dict[str, Any]:
     """Settings as they are written. Raises RequestError for another program's, or a later format's."""
     try:
         values = json.loads(text)
-    except (json.JSONDecodeError, RecursionError):
+    except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or values.get("made_with") != PROGRAM:
         raise RequestError(f"{where} holds no settings of {PROGRAM}: it was made by something else.")
@@ -64,9 +65,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
             f"{where} holds settings in format {values.get('format')!r}, this version reads {FORMAT}: "
             f"update {PROGRAM}."
         )
-    for name in ("weights", "versions"):
-        if not isinstance(values.setdefault(name, {}), dict):
-            raise RequestError(f"{where} holds damaged settings: its {name} are {values[name]!r}.")
+    for name, kinds in KINDS.items():
+        if not isinstance(values.get(name), kinds):
+            raise RequestError(f"{where} holds damaged settings: {name} is {str(values.get(name))[:60]!r}.")
     return values
 
 
@@ -83,7 +84,8 @@ def _inside(path: Path) -> str:
 
 def source(given: Any, digest: str) -> dict[str, str | None]:
     """Where a picture or a recording came from, if it was a file, and what was in it."""
-    return {"path": str(given) if isinstance(given, str | Path) else None, "sha256": digest}
+    path = str(given).encode(errors="backslashreplace").decode() if isinstance(given, str | Path) else None
+    return {"path": path, "sha256": digest}
 
 
 def request_settings(settings: dict[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import math
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for an attack
 ENOUGH = 2048  # pixels of the shorter side: no clip shows more
+LONGEST = 2048  # pixels of a clip's side
 GRID = 32  # pixels: a latent is 16 of them wide, and a token two latents
 WIDEST = 2.4  # a shape beyond it, a panorama say, is cropped
 
@@ -33,7 +35,7 @@ def open_picture(image: Picture) -> Image.Image:
     if isinstance(image, str | Path):
         opened, name = _open_file(Path(image).expanduser()), str(image)
     elif isinstance(image, np.ndarray | mx.array):
-        opened = _from_array(np.array(image))
+        opened = _from_array(image)
     elif isinstance(image, Image.Image):
         opened = image
     else:
@@ -66,7 +68,7 @@ def other_side(image: Image.Image, *, width: int | None = None, height: int | No
     """The side that follows, in the image's shape, from the one that is given."""
     shape = min(max(image.width / image.height, 1 / WIDEST), WIDEST)
     pixels = width / shape if width is not None else (height or GRID) * shape
-    return max(GRID, round(pixels / GRID) * GRID)
+    return min(max(GRID, round(pixels / GRID) * GRID), LONGEST)
 
 
 def fit(image: Image.Image, width: int, height: int) -> np.ndarray:
@@ -82,10 +84,11 @@ def fit(image: Image.Image, width: int, height: int) -> np.ndarray:
     return np.asarray(resized, np.float32) / 127.5 - 1
 
 
-def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] not in (3, 4) or not array.size:
+def _from_array(array: np.ndarray | mx.array) -> Image.Image:
+    is_rgb = array.ndim == 3 and array.shape[2] in (3, 4) and array.size > 0
+    if not is_rgb or array.dtype not in (np.uint8, mx.uint8):
         raise RequestError("an image array must be uint8 of shape (height, width, 3) or (…, 4).")
-    return Image.fromarray(array)
+    return Image.fromarray(np.array(array))
 
 
 def _open_file(path: Path) -> Image.Image:
@@ -95,7 +98,9 @@ def _open_file(path: Path) -> Image.Image:
         register_heif_opener()
     Image.init()
     try:
-        return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.UnidentifiedImageError as error:
         raise RequestError(_why_unknown(path)) from error
     except Image.DecompressionBombError as error:
@@ -128,7 +133,9 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers, save it with 8 or 16 bits")
     if image.mode.startswith("I"):
-        image = Image.fromarray((np.clip(np.asarray(image), 0, 65535) // 257).astype(np.uint8))
+        grey = np.clip(np.asarray(image), 0, 65535)
+        # Either 16 bits, or 8 in a wider type: a picture darker than that has nothing to see.
+        image = Image.fromarray((grey // (257 if grey.max() > 255 else 1)).astype(np.uint8))
     image = _in_srgb(_on_white(image))
     if min(image.size) > ENOUGH:
         scale = ENOUGH / min(image.size)

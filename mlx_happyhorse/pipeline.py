@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 from . import hub, media, metadata, sampling, upscaling, weights
-from .errors import ModelError, RequestError
+from .errors import RequestError
 from .latents import Latents
 from .media import Clip
 from .models.transformer import Transformer, TransformerConfig
@@ -75,7 +75,7 @@ class HappyHorse:
         long. `draw` stands in for the seed's random numbers: a function from a shape to standard normal
         noise, called for the recording's latents or the audio's start, for the video's start, by the steps
         in their order, and for the upscaler's start. Raises RequestError at once for what cannot be done,
-        and ModelError if the model lacks what this needs.
+        and ModelError if the model's files are damaged.
         """
         picture = None if image is None else open_picture(image)
         recording = None if audio is None else open_recording(audio)
@@ -123,7 +123,7 @@ class HappyHorse:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
         request = Request.complete(prompt, settings, self.config["sampling"])
         if self.distilled and request.guidance != 1:
-            raise RequestError(f"{self.name} is distilled, it works without guidance: leave it out.")
+            raise RequestError(f"{self.name} is distilled, it works without guidance: leave it out, or at 1.")
         if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
             raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
         if settings.get("negative_prompt") is not None and not request.is_guided:
@@ -278,7 +278,7 @@ class HappyHorse:
     def _load(self, component: str) -> Any:
         folder = self.folder / component
         if not folder.is_dir():
-            raise ModelError(f"{self.folder} holds no {component}, which this needs.")
+            raise RequestError(f"{self.folder} holds no {component}, which this needs.")
         computes = component == "transformer" or component.startswith("upscaler")
         return weights.load(folder, self.dtype if computes else None)
 

@@ -70,6 +70,10 @@ class Prompt:
     background_sound: str | None = None
 
     def __post_init__(self) -> None:
+        if not all(isinstance(line, Line) for line in self.dialogue):
+            raise RequestError("a prompt's dialogue is a list of Line(speaker, language, text).")
+        if not isinstance(self.background_sound, str | None):
+            raise RequestError(f"a background sound is words, not {self.background_sound!r}.")
         parts = [self.description, *(part for line in self.dialogue for part in vars(line).values())]
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise RequestError(

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+import wave
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -19,6 +21,7 @@ MODEL_RATE = 51_200
 SAMPLES_PER_LATENT = MODEL_RATE // FPS
 MAX_SECONDS = 60  # of a clip; nothing beyond is read
 SHORTEST = 0.1
+UNKNOWN_BYTES = 2**31 - 2**16  # what programs write into a WAV file's header when they cannot know
 RATES = range(1_000, 800_000)
 DEMUXERS = (
     "wav,w64,aiff,caf,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm"  # no playlists, they name other files
@@ -77,8 +80,6 @@ def open_recording(sound: Sound) -> Recording:
     except (av.FFmpegError, ValueError, LookupError) as error:
         reason = getattr(error, "strerror", None) or error
         raise RequestError(f"{name} cannot be read as a recording: {reason}.") from error
-    if not np.isfinite(recording.voice).all():
-        raise RequestError(f"{name} holds samples that are no numbers.")
     if recording.seconds < SHORTEST:
         raise RequestError(f"{name} lasts {recording.seconds:.2f} s, too short for a voice.")
     if not recording.voice.any():
@@ -88,23 +89,31 @@ def open_recording(sound: Sound) -> Recording:
 
 def _read(frames: Iterator[av.AudioFrame]) -> Recording:
     """Both kinds of samples in one pass, and no more of them than a clip can use."""
-    hear = av.AudioResampler("fltp", "mono", MODEL_RATE)
-    play = av.AudioResampler("fltp", "stereo", SAMPLE_RATE)
-    voice, sound, heard = [], [], 0.0
-    for frame in chain(frames, [None]):
-        voice += [chunk.to_ndarray()[0] for chunk in hear.resample(frame)]
-        sound += [chunk.to_ndarray().T for chunk in play.resample(frame)]
-        heard += frame.samples / frame.sample_rate if frame is not None else 0
-        if heard > MAX_SECONDS:
-            break
-    if not voice or not sound:
+    first = next(frames, None)
+    if first is None:
         raise ValueError("it holds no sound")
-    most = int(MAX_SECONDS)
-    return Recording(
-        np.concatenate(voice)[: most * MODEL_RATE],
-        np.concatenate(sound)[: most * SAMPLE_RATE],
-        longer=heard > MAX_SECONDS,
-    )
+    # Mixed into integers, channels do not become louder, as in the reference; into floats they would.
+    hear = av.AudioResampler("s32p", "mono", MODEL_RATE)
+    play = av.AudioResampler("s32p", "mono" if first.layout.nb_channels == 1 else "stereo", SAMPLE_RATE)
+    voice, sound, heard = [], [], 0
+    most = MAX_SECONDS * first.sample_rate + first.sample_rate // FPS
+    for frame in chain([first], frames):
+        if not np.isfinite(frame.to_ndarray()).all():
+            raise ValueError("it holds samples that are no numbers")
+        voice += hear.resample(frame)
+        sound += play.resample(frame)
+        heard += frame.samples
+        if heard > most:
+            break
+    mono = _joined(voice + hear.resample(None), MODEL_RATE)
+    both = _joined(sound + play.resample(None), SAMPLE_RATE)
+    return Recording(mono[:, 0], np.broadcast_to(both, (len(both), 2)), longer=heard > most)
+
+
+def _joined(frames: list[av.AudioFrame], rate: int) -> np.ndarray:
+    """(n, channels) float32 in [-1, 1], no more than a clip can use."""
+    samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T
+    return samples[: MAX_SECONDS * rate].astype(np.float32) / np.float32(2**31)
 
 
 def _from_file(path: Path) -> Iterator[av.AudioFrame]:
@@ -112,14 +121,24 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
         if not container.streams.audio:
             raise ValueError("it holds no sound")
         stream, seconds = container.streams.audio[0], 0.0
+        if stream.codec_context is None:
+            raise ValueError("its sound is in an unknown codec")
         if stream.rate not in RATES:
             raise ValueError(f"its sample rate is {stream.rate} Hz")
         for frame in container.decode(stream):
             seconds += frame.samples / frame.sample_rate
             yield frame
-        promised = (container.duration or 0) / av.time_base
+        promised = max((container.duration or 0) / av.time_base, _promised_by_wav(path))
         if seconds < 0.9 * promised:
             warnings.warn(f"{path} is cut off after {seconds:.1f} of {promised:.1f} s.", stacklevel=2)
+
+
+def _promised_by_wav(path: Path) -> float:
+    """Seconds that a WAV file's header speaks of, where FFmpeg goes by the file's size."""
+    with suppress(wave.Error, EOFError), wave.open(str(path)) as file:
+        if file.getnframes() * file.getnchannels() * file.getsampwidth() < UNKNOWN_BYTES:
+            return file.getnframes() / file.getframerate()
+    return 0.0
 
 
 def _from_samples(sound: tuple[np.ndarray, int]) -> Iterator[av.AudioFrame]:

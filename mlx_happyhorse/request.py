@@ -14,14 +14,14 @@ from PIL import Image
 
 from .errors import RequestError
 from .media import FPS
-from .picture import GRID, base_size, other_side
+from .picture import GRID, LONGEST, base_size, other_side
 from .prompts import NEGATIVE_PROMPT, Prompt
 from .recording import MAX_SECONDS, Recording
 
 LIMITS: dict[str, tuple[type[int] | type[float], tuple[float, float]]] = {
     "seconds": (float, (0.2, MAX_SECONDS)),
-    "width": (int, (GRID, 2048)),
-    "height": (int, (GRID, 2048)),
+    "width": (int, (GRID, LONGEST)),
+    "height": (int, (GRID, LONGEST)),
     "steps": (int, (1, 100)),
     "guidance": (float, (1, 20)),
     "seed": (int, (0, 2**64 - 1)),
@@ -102,6 +102,9 @@ class Request:
             values[name] = _round_down(name, values[name])
         if not isinstance(values["align_corners"], bool):
             raise RequestError(f"align_corners is True or False, not {values['align_corners']!r}.")
+        for name in ("upscale_size", "upscale_steps", "upscale_guidance", "align_corners"):
+            if settings.get(name) is not None and values.get("upscale") is None:
+                warnings.warn(f"{name} does nothing without upscale, which says to what size.", stacklevel=4)
         if (size := values.get("upscale_size")) is not None:
             values["upscale_size"] = _checked_size(size)
         request = cls(prompt, **values)

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import Clip, HappyHorse, cli, metadata, request
+from mlx_happyhorse import Clip, HappyHorse, HappyHorseError, Latents, cli, metadata, request
 
 SHORT = ["--seconds", "0.2", "--steps", "1", "--width", "64", "--height", "64", "--seed", "3"]
 READ_ONLY = "/proc" if sys.platform == "linux" else "/System"
@@ -62,7 +63,7 @@ def test_a_prompt_becomes_a_playable_file(tmp_path, capsys):
         (["x", "-o", "clip.txt"], "no video ending"),
         (["x", "-o", "nowhere/clip.mp4"], "nowhere does not exist"),
         (["x", "-o", f"{READ_ONLY}/clip.mp4"], "cannot be written"),
-        (["x", "-o", "n" * 300 + ".mp4"], "cannot be written"),
+        (["x", "-o", "n" * 240 + ".mp4"], "too long for a file's name"),
         (["x", "--model", "n" * 300], "there is no model"),
         (["x", "--model", ""], "name a model"),
         (["\udcff\udcfe"], "bytes that are no text"),
@@ -112,7 +113,7 @@ def test_a_damaged_model_is_named_and_exits_1(tmp_path, capsys):
 def test_a_missing_component_is_named_before_the_first_step(tmp_path, capsys):
     shutil.copytree(HappyHorse.load("tiny").folder, tmp_path / "partial")
     shutil.rmtree(tmp_path / "partial/video_decoder")
-    assert run("generate", "x", "--model", "partial", *SHORT) == 1
+    assert run("generate", "x", "--model", "partial", *SHORT) == 2
     shown = capsys.readouterr().err
     assert "holds no video_decoder" in shown
     assert "Reading" not in shown
@@ -148,15 +149,21 @@ def test_convert_reports_and_refuses(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "out"]
 
 
+def read_until(process, pattern):
+    """What the process shows, up to something that matches."""
+    shown = b""
+    while not re.search(pattern, shown):
+        piece = os.read(process.stderr.fileno(), 4096)
+        assert piece, shown
+        shown += piece
+    return shown
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_leaves_nothing(tmp_path, number):
     command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", "--steps", "100", "--seconds", "5"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ) as process:
-        shown = b""
-        while b"2/100" not in shown:
-            piece = os.read(process.stderr.fileno(), 4096)
-            assert piece, shown
-            shown += piece
+        read_until(process, rb" [1-9]\d*/100")
         asked = time.monotonic()
         process.send_signal(number)
         rest = process.stderr.read().decode()
@@ -218,17 +225,46 @@ def test_a_clip_is_repeated_from_what_it_says_of_itself(tmp_path, capsys):
     assert settings["versions"].keys() == {"mlx_happyhorse", "mlx", "python"}
 
 
+def test_what_is_said_besides_wins_and_takes_along_what_followed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    write(tmp_path / "a.wav", speech(0.4))
+    write(tmp_path / "b.wav", speech(0.7))
+    Image.new("RGB", (64, 96), "red").save("tall.png")
+    small = ["--width", "96", "--height", "64", "--steps", "1"]
+    assert run("generate", "x", "--audio", "a.wav", *small, "-o", "a.mp4") == 0
+    again = ["generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4"]
+    assert run(*again, "--audio", "b.wav", "--upscale", "540p") == 0
+    assert [len(frames_of(name)) for name in ("a.mp4", "b.mp4")] == [13, 21]
+    assert "not be the same" not in capsys.readouterr().err
+    assert run(*again, "--image", "tall.png") == 0
+    assert settings_in("b_1.mp4")["height"] > settings_in("b_1.mp4")["width"]
+
+
+def test_an_odd_name_does_not_cost_the_clip(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    assert run("generate", "x", "--image", name, *SHORT) == 0
+    assert settings_in("clip.mp4")["image"]["path"] == r"\udcff.png"
+
+
+def test_settings_for_an_upscaler_alone_are_said_to_do_nothing(capsys):
+    assert run("generate", "x", *SHORT, "--upscale-guidance", "3") == 0
+    assert "upscale_guidance does nothing without upscale" in capsys.readouterr().err
+
+
 def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
     Image.new("RGB", (64, 64), "red").save("a.png")
     assert run("generate", "x", "--image", "a.png", *SHORT, "--metadata") == 0
     Image.new("RGB", (64, 64), "blue").save("a.png")
     settings = json.loads((tmp_path / "clip.json").read_text())
     settings["weights"]["transformer"] = "other"
+    settings["versions"]["mlx"] = "\x1b[2J"
     (tmp_path / "clip.json").write_text(json.dumps(settings))
     capsys.readouterr()
     assert run("generate", "--config-from-metadata", "clip.json") == 0
     shown = capsys.readouterr().err
     assert "not be the same clip: image has changed, the weights of transformer are others" in shown
+    assert "mlx was ?[2J" in shown and "\nNote: this will not" in f"\n{shown}"
 
 
 def test_info_shows_what_a_clip_was_made_of(capsys):
@@ -289,20 +325,52 @@ def test_latents_outlive_a_decoder_that_fails(tmp_path, monkeypatch, capsys):
     assert (tmp_path / "clip.mp4").exists()
 
 
+def test_latents_that_cannot_be_kept_do_not_cost_the_clip(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise HappyHorseError("the disk is full")
+
+    monkeypatch.setattr(Latents, "save", fail)
+    assert run("generate", "x", *SHORT, "--save-latents") == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_nothing_beside_a_clip_is_overwritten(tmp_path):
+    assert run("generate", "x", *SHORT, "--save-latents") == 0
+    (tmp_path / "clip_1.json").write_text("mine")
+    assert run("decode", "clip.latents.safetensors", "--metadata") == 0
+    assert (tmp_path / "clip_1.json").read_text() == "mine"
+    assert (tmp_path / "clip_2.json").exists() and (tmp_path / "clip_2.mp4").exists()
+
+
+def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
+    decode_audio = HappyHorse.decode_audio
+    stops = iter([KeyboardInterrupt])
+
+    def stop_once(self, latents):
+        for stop in stops:
+            raise stop
+        return decode_audio(self, latents)
+
+    monkeypatch.setattr(HappyHorse, "decode_audio", stop_once)
+    assert run("generate", "x", *SHORT, "--seed", "2", "--keep-stopped") == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "--keep-stopped") == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
 def test_a_stopped_run_decodes_what_it_has_when_asked_to(tmp_path):
-    options = ["--steps", "100", "--seconds", "1", "--keep-stopped"]
+    options = ["--steps", "100", "--seconds", "1", "--keep-stopped", "--save-latents"]
     command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", *options]
     with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
-        shown = b""
-        while b"3/100" not in shown:
-            shown += os.read(process.stderr.fileno(), 4096)
+        shown = read_until(process, rb" ([2-9]|\d\d)/100")  # at 1 its latents may not be seen yet
         process.send_signal(signal.SIGINT)
         shown += process.stderr.read()
     assert process.returncode == 130
     stopped = settings_in("clip.mp4")["stopped"]
     assert stopped.startswith("denoise after step") and stopped.encode() in shown
     assert len(frames_of("clip.mp4")) == 25
-    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.latents.safetensors", "clip.mp4"]
 
 
 FOREIGN = {"made_with": "another", "format": 1}
@@ -338,21 +406,28 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["--config-from-metadata", "sized.json"], "a size is"),
         (["--config-from-metadata", "pictured.json"], "its image was no file: name one with --image"),
         (["--config-from-metadata", "unseeded.json"], "cannot be repeated"),
+        (["--config-from-metadata", "climbing.json"], "damaged settings: seed is 'x/../../y'"),
+        (["--config-from-metadata", "unnamed.json"], "damaged settings: model is"),
+        (["--config-from-metadata", "huge.json"], "made by something else"),
         (["--config-from-metadata", "plain.mp4"], "made by something else"),
     ],
 )
 def test_wrong_inputs_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments, message):
-    good = {"made_with": "mlx_happyhorse", "format": 1, "prompt": "x", "seed": 1}
+    good = {"made_with": "mlx_happyhorse", "format": 1, "prompt": "x", "seed": 1, "model": "tiny"}
+    good |= {"weights": {}, "versions": {}}
     for name, values in {
         "foreign": FOREIGN,
         "later": LATER,
         "list": [1],
         "bad": good | {"seconds": "long"},
-        "sized": good | {"upscale_size": 5},
+        "sized": good | {"upscale": "540p", "upscale_size": 5},
         "pictured": good | {"image": {"path": None, "sha256": "0"}},
         "unseeded": good | {"seed": None},
+        "climbing": good | {"seed": "x/../../y"},
+        "unnamed": good | {"model": ["a"]},
     }.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(values))
+    (tmp_path / "huge.json").write_text(json.dumps(good).replace("1", "1" * 5000))
     (tmp_path / "empty").touch()
     (tmp_path / "prompt.txt").write_text("x")
     (tmp_path / "binary.txt").write_bytes(b"\xff\xfe\x00")

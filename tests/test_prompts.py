@@ -80,7 +80,9 @@ def test_languages_it_does_not_speak_are_named():
         Prompt("x", [Line("a", "english", "hi")])
 
 
-@pytest.mark.parametrize("wrong", [("", []), (5, []), ("x", [Line("", "English", "hi")])])
+@pytest.mark.parametrize(
+    "wrong", [("", []), (5, []), ("x", [Line("", "English", "hi")]), ("x", ["hi"]), ("x", [], 5)]
+)
 def test_empty_parts_are_refused(wrong):
-    with pytest.raises(RequestError, match="a prompt needs"):
+    with pytest.raises(RequestError, match=r"a prompt needs|a list of Line|is words"):
         Prompt(*wrong)

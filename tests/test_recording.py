@@ -34,6 +34,14 @@ def test_any_rate_and_number_of_channels(tmp_path, rate, layout):
     assert heard.sound.shape == (44_100, 2)
 
 
+@pytest.mark.parametrize(("layout", "channels"), [("mono", 1), ("stereo", 2), ("5.1", 6)])
+def test_it_is_as_loud_as_it_was(tmp_path, layout, channels):
+    tone = 0.9 * np.sin(np.arange(48_000) / 20)
+    heard = recording.open_recording(write(tmp_path / "a.wav", np.tile(tone, (channels, 1)), layout=layout))
+    for samples in (heard.voice, heard.sound[:, 0], heard.sound[:, 1]):
+        assert np.abs(samples[2000:-2000]).max() == pytest.approx(0.9, rel=0.01)
+
+
 def test_arrays_are_recordings_too():
     said = speech(1, 44_100)
     for samples in (said, np.stack([said, said], 1), (said * 2**15).astype(np.int16)):
@@ -53,6 +61,11 @@ def test_what_is_missing_is_silence():
     samples = heard.samples(40)
     assert samples.shape == (40 * 2048, 2) and not samples[51_200:].any() and samples[:51_200].any()
     assert heard.soundtrack(10).shape == (17_640, 2)
+
+
+def test_a_minute_is_not_too_long(tmp_path):
+    heard = recording.open_recording(write(tmp_path / "a.wav", speech(60, 44_100), 44_100))
+    assert not heard.longer and heard.clip_seconds == 60 and len(heard.voice) == 60 * 51_200
 
 
 def test_two_hours_are_not_read_to_their_end(tmp_path):
@@ -75,6 +88,11 @@ def test_silence_is_said():
         (b"", "cannot be read as a recording"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "cannot be read as a recording"),
         (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "cannot be read as a recording"),
+        (
+            b"RIFF\x2c\x08\0\0WAVEfmt \x10\0\0\0\x34\x12\1\0\x44\xac\0\0\x88\x58\1\0\2\0\x10\0"
+            b"data\0\x08\0\0" + bytes(2048),
+            "unknown codec",
+        ),
         (b"RIFF\xff\xff\xff\xffWAVEfmt ", "cannot be read as a recording"),
     ],
 )

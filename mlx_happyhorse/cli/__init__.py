@@ -27,24 +27,26 @@ DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
-    options = _parser().parse_args(arguments)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _say_once(set())
+        verbose = False
         try:
+            options = _parser().parse_args(arguments)
+            verbose = options.verbose
             options.run(options)
             return DONE
         except KeyboardInterrupt as stop:
-            say(f"Interrupted: {stop or 'nothing was saved'}.")
+            say(f"Interrupted: {stop}." if str(stop) else "Interrupted.")
             return INTERRUPTED
         except RequestError as error:
-            return _fail(str(error), ASKED_WRONGLY, options.verbose)
+            return _fail(str(error), ASKED_WRONGLY, verbose)
         except HappyHorseError as error:
-            return _fail(str(error), FAILED, options.verbose)
+            return _fail(str(error), FAILED, verbose)
         except Exception as error:
-            advice = "" if options.verbose else " Run it again with --verbose to see where."
-            return _fail(f"{type(error).__name__}: {error}.{advice}", FAILED, options.verbose)
+            advice = "" if verbose else " Run it again with --verbose to see where."
+            return _fail(f"{type(error).__name__}: {error}.{advice}", FAILED, verbose)
 
 
 def _say_once(said: set[str]) -> Callable[..., None]:

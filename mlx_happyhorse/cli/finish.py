@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
-from .generate import add_align_corners
+from .generate import add_align_corners, noting
 from .output import LATENTS, VIDEO, Output
 from .terminal import with_bars
 
@@ -63,14 +64,14 @@ def _finish(options: argparse.Namespace, suffix: str, asked: dict[str, Any]) -> 
     if options.output is None and not suffix:
         output.kept = file
     latents = Latents.load(file)
-    horse = HappyHorse.load(options.model or latents.settings.get("model", "tiny"))
-    *_, last = with_bars(horse.finish(latents, **asked))
+    horse = HappyHorse.load(options.model or latents.settings["model"])
+    *_, last = with_bars(noting(latents.settings, horse.finish(latents, **asked)))
     assert last.clip is not None
     output.save(last.clip, started)
 
 
 def _latents_file(path: Path) -> Path:
-    if not path.is_file():
+    if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name too long
         raise RequestError(f"there is no file {path}.")
     if path.name.endswith(LATENTS):
         return path

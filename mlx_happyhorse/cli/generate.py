@@ -3,12 +3,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
-from ..prompts import Line, Prompt
 from .output import Output
 from .terminal import say, with_bars
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from ..latents import Latents
     from ..media import Clip
     from ..pipeline import HappyHorse
+    from ..prompts import Prompt
     from ..run import State
 
 LARGEST_PROMPT = 1_000_000  # bytes
@@ -33,6 +33,15 @@ SETTINGS = (
     "upscale_guidance",
     "align_corners",
 )
+
+
+FOLLOWS = {
+    "image": ("width", "height", "upscale_size"),
+    "audio": ("seconds",),
+    "width": ("upscale_size",),
+    "height": ("upscale_size",),
+    "upscale": ("upscale_size",),
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -100,14 +109,21 @@ def run(options: argparse.Namespace) -> None:
     from ..pipeline import HappyHorse
 
     model = before.get("model", "tiny") if options.model is None else options.model
+    if before and options.model is None:
+        say(f"The model is the clip's: {model}")
     horse = HappyHorse.load(model)
+    kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
         states = horse.stream(**(arguments | {"seed": seed}))
-        clip = _run(horse, states, before, output, keep_stopped=options.keep_stopped)
-        output.save(clip, started)
-        if stopped := clip.settings.get("stopped"):
-            raise KeyboardInterrupt(f"the clip is what there was {stopped}")
+        try:
+            clip, complete = _run(horse, noting(kept, states), output, options.keep_stopped)
+            output.save(clip, started)
+        except BaseException:
+            output.say_what_is_kept()
+            raise
+        if not complete:
+            raise KeyboardInterrupt(f"the clip is what there was {clip.settings.get('stopped', 'to decode')}")
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
@@ -120,6 +136,10 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
         given["prompt"] = prompt
     if options.seed:
         given["seed"] = options.seed[0]
+    # What followed from an earlier picture, recording or size does not fit another one.
+    for name, followed in FOLLOWS.items():
+        if name in given:
+            before = {key: value for key, value in before.items() if key not in followed}
     arguments = metadata.arguments(before | given) if before else given
     if "prompt" not in arguments:
         raise RequestError("say what should be seen and heard: give a prompt.")
@@ -129,8 +149,12 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
 def _prompt(options: argparse.Namespace) -> str | Prompt | None:
     if options.prompt is not None and options.prompt_file is not None:
         raise RequestError("there are two prompts: give either words or --prompt-file.")
+    from ..prompts import Line, Prompt
+
     text = options.prompt
     if text == "-":
+        if sys.stdin is None:
+            raise RequestError("standard input is closed: give the prompt in words.")
         text = _read_text(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "standard input")
     if options.prompt_file is not None:
         text = _prompt_file(Path(options.prompt_file).expanduser())
@@ -153,40 +177,37 @@ def _read_text(data: bytes, where: str) -> str:
     if len(data) > LARGEST_PROMPT:
         raise RequestError(f"{where} is too long for a prompt.")
     try:
-        return data.decode().strip()
+        return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
         raise RequestError(f"{where} is no text: write it in UTF-8.") from error
 
 
-def _run(
-    horse: HappyHorse, states: Iterable[State], before: dict[str, Any], output: Output, keep_stopped: bool
-) -> Clip:
-    """Runs to the end, or as far as it gets before it is stopped."""
+def _run(horse: HappyHorse, states: Iterable[State], output: Output, keep_stopped: bool) -> tuple[Clip, bool]:
+    """Runs to the end, or as far as it gets before it is stopped; says which of the two."""
     latents: Latents | None = None
     try:
         for state in with_bars(states):
-            if state.stage == "text" and state.step == 0:
-                _compare(before, state.settings)
             latents = state.latents or latents
             if state.stage == "denoise" and state.step == state.steps and latents is not None:
                 output.keep(latents)
         assert state.clip is not None
-        return state.clip
+        return state.clip, True
     except KeyboardInterrupt:
         if not keep_stopped or latents is None:
-            output.say_what_is_kept()
             raise
-    except BaseException:
-        output.say_what_is_kept()
-        raise
     say("Stopping: what there is will be decoded. Stop once more to drop it.")
+    output.keep(latents)
     *_, last = with_bars(horse.finish(latents))
     assert last.clip is not None
-    return last.clip
+    return last.clip, False
 
 
-def _compare(before: dict[str, Any], now: dict[str, Any]) -> None:
+def noting(before: dict[str, Any], states: Iterator[State]) -> Iterator[State]:
+    """Passes the states on, and says first why they will not lead to the clip that was there before."""
     from .. import metadata
 
-    if before and (changes := metadata.differences(before, now)):
-        say(f"Note: this will not be the same clip: {', '.join(changes)}.")
+    for state in states:
+        if before and (changes := metadata.differences(before, state.settings)):
+            say(f"Note: this will not be the same clip: {', '.join(changes)}.")
+        before = {}
+        yield state

@@ -3,6 +3,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
+from .terminal import printable
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", help="an mp4 file, or the JSON file beside it")
@@ -16,16 +18,11 @@ def run(options: argparse.Namespace) -> None:
     prompt = str(settings.pop("prompt", ""))
     for name, value in settings.items():
         if name not in ("made_with", "format") and value is not None:
-            print(f"{name.replace('_', ' '):<18}{_plain(value)}")
-    print(f"prompt\n{_printable(prompt)}")
+            print(printable(f"{name.replace('_', ' '):<18}{_plain(value)}"))
+    print(f"prompt\n{printable(prompt)}")
 
 
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item is not None)
-    return _printable(str(value))
-
-
-def _printable(text: str) -> str:
-    """Without what would steer the terminal: the file may come from anybody."""
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
+    return str(value)

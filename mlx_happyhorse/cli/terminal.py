@@ -39,8 +39,19 @@ class Terminal:
         return sys.stderr is not None and sys.stderr.isatty()
 
 
+TERMINAL = Terminal()
+
+
 def say(message: str) -> None:
-    print(message, file=Terminal(), flush=True)
+    """Writes a line, above the bars where there are some."""
+    from tqdm import tqdm
+
+    tqdm.write(printable(message), file=TERMINAL)
+
+
+def printable(text: str) -> str:
+    """Without what would steer the terminal: names and settings may come from anybody."""
+    return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def with_bars(states: Iterable[State]) -> Iterator[State]:
@@ -54,7 +65,7 @@ def with_bars(states: Iterable[State]) -> Iterator[State]:
             if bar is None or not bar.desc.startswith(label):
                 if bar is not None:
                     bar.close()
-                bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=Terminal())
+                bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=TERMINAL)
             bar.update(state.step - bar.n)
             yield state
     finally:
