@@ -275,6 +275,15 @@ def test_info_shows_what_a_clip_was_made_of(capsys):
     assert "prompt\nA red?[31m ball." in shown
 
 
+def test_info_may_be_cut_short(tmp_path):
+    assert run("generate", "x", *SHORT) == 0
+    command = [sys.executable, "-m", "mlx_happyhorse", "info", "clip.mp4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
 def test_several_seeds_and_names_that_are_taken(tmp_path):
     assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "a.mp4") == 0
     assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "b{seed}.mp4") == 0

@@ -54,7 +54,7 @@ def test_impossible_requests_are_refused_before_the_first_step(horse):
         {"steps": True},
         {"upscale": "8k"},
         {"upscale": "540p", "width": 960, "height": 512},
-        {"upscale_size": (0, 0)},
+        {"upscale": "540p", "upscale_size": (0, 0)},
         {"negative_prompt": 5},
         {"image": 5},
         {"image": "missing.png"},

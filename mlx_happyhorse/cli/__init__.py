@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import traceback
@@ -36,10 +37,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = _parser().parse_args(arguments)
             verbose = options.verbose
             options.run(options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
             return DONE
         except KeyboardInterrupt as stop:
             say(f"Interrupted: {stop}." if str(stop) else "Interrupted.")
             return INTERRUPTED
+        except BrokenPipeError:  # whoever read our output has seen enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
         except RequestError as error:
             return _fail(str(error), ASKED_WRONGLY, verbose)
         except HappyHorseError as error:
