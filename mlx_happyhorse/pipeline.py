@@ -35,7 +35,8 @@ class HappyHorse:
     def __init__(self, folder: Path, name: str, dtype: mx.Dtype | None = None):
         self.folder, self.name, self.dtype = folder, name, dtype
         self.config = hub.describe(folder)
-        self.distilled = self.config["variant"] == "distill"
+        self.variant: str = self.config["variant"]
+        self.distilled = self.variant == "distill"
 
     @classmethod
     def load(cls, model: str | Path = "tiny", dtype: mx.Dtype | None = None) -> HappyHorse:
@@ -135,9 +136,8 @@ class HappyHorse:
         """What the clip will say of itself, beside its pictures and sounds."""
         prints = {name: weights.fingerprint(self.folder / name) for name in components}
         dtype = None if self.dtype is None else str(self.dtype).rpartition(".")[2]
-        about = (
-            metadata.envelope() | asdict(request) | {"model": self.name, "dtype": dtype, "weights": prints}
-        )
+        model = {"model": self.name, "variant": self.variant, "dtype": dtype, "weights": prints}
+        about = metadata.envelope() | asdict(request) | model
         if not request.is_guided:
             about["negative_prompt"] = None
         if request.upscale is None:

@@ -78,8 +78,20 @@ def test_wrong_requests_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments,
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("option", [["--seconds", "abc"], ["--steps", "1.5"], ["--seed", "x"], ["--oops"]])
-def test_what_is_not_a_number_gets_a_plain_line_and_exit_2(capsys, option):
+@pytest.mark.parametrize(
+    "option",
+    [
+        ["--seconds", "abc"],
+        ["--steps", "1.5"],
+        ["--seed", "x"],
+        ["--oops"],
+        ["--neg", "x"],
+        ["--prompt", "y"],
+        ["--prompt-file", "y"],
+    ],
+    ids=" ".join,
+)
+def test_options_that_cannot_be_get_a_plain_line_and_exit_2(capsys, option):
     with pytest.raises(SystemExit) as stop:
         run("generate", "x", *option)
     assert stop.value.code == 2
@@ -240,6 +252,33 @@ def test_what_is_said_besides_wins_and_takes_along_what_followed(tmp_path, monke
     assert settings_in("b_1.mp4")["height"] > settings_in("b_1.mp4")["width"]
 
 
+def test_what_a_clip_had_can_be_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    write(tmp_path / "a.wav", speech(0.4))
+    Image.new("RGB", (64, 96), "red").save("tall.png")
+    inputs = ["--image", "tall.png", "--audio", "a.wav", "--upscale", "540p", "--upscale-guidance", "2"]
+    assert run("generate", "x", *SHORT, *inputs, "-o", "a.mp4") == 0
+    again = ["generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4"]
+    assert run(*again, "--no-image", "--no-audio", "--no-upscale") == 0
+    assert run("generate", "x", *SHORT, "-o", "plain.mp4") == 0
+    assert np.array_equal(frames_of("b.mp4"), frames_of("plain.mp4"))
+    assert settings_in("b.mp4") == settings_in("plain.mp4")
+    assert "without upscale" not in capsys.readouterr().err
+
+
+def test_another_kind_of_model_takes_its_own_steps_and_guidance(tmp_path, capsys):
+    assert run("generate", "x", *SHORT, "--metadata") == 0
+    settings = json.loads((tmp_path / "clip.json").read_text())
+    settings |= {"variant": "base", "steps": 32, "guidance": 5.0}
+    (tmp_path / "base.json").write_text(json.dumps(settings))
+    again = ["generate", "--config-from-metadata", "base.json", "--model", "tiny"]
+    assert run(*again, "-o", "own.mp4") == 0
+    assert run(*again, "-o", "said.mp4", "--steps", "2") == 0
+    assert run(*again, "--guidance", "3") == 2
+    assert [settings_in(f"{name}.mp4")["steps"] for name in ("own", "said")] == [8, 2]
+    assert settings_in("own.mp4")["guidance"] == 1
+
+
 def test_an_odd_name_does_not_cost_the_clip(tmp_path):
     name = os.fsdecode(b"\xff.png")
     Image.new("RGB", (64, 64), "red").save(tmp_path / name)
@@ -304,7 +343,8 @@ def test_prompts_come_from_files_and_pipes(tmp_path, monkeypatch):
     pipe = io.TextIOWrapper(io.BytesIO(b"Ein Ball.\n\nWellen."))
     monkeypatch.setattr(sys, "stdin", pipe)
     assert run("generate", "-", *SHORT, "-o", "b.mp4") == 0
-    assert settings_in("a.mp4") == settings_in("b.mp4")
+    assert run("generate", "--prompt", "Ein Ball.\n\nWellen.", *SHORT, "-o", "c.mp4") == 0
+    assert settings_in("a.mp4") == settings_in("b.mp4") == settings_in("c.mp4")
 
 
 def test_latents_that_are_kept_are_decoded_and_upscaled(tmp_path, monkeypatch):
@@ -390,7 +430,6 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
     ("arguments", "message"),
     [
         ([], "give a prompt"),
-        (["x", "--prompt-file", "prompt.txt"], "two prompts"),
         (["--prompt-file", "missing.txt"], "missing.txt cannot be read"),
         (["--prompt-file", "binary.txt"], "is no text"),
         (["--dialogue", "Man, English: hi"], "need the prompt that they belong to"),

@@ -9,7 +9,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
 from ..version import __version__
@@ -72,6 +72,9 @@ def _fail(message: str, code: int, verbose: bool) -> int:
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any):
+        super().__init__(**options, allow_abbrev=False)  # --prom is no --prompt-file
+
     def error(self, message: str) -> NoReturn:
         self.exit(ASKED_WRONGLY, f"Error: {message}. See {self.prog} --help.\n")
 

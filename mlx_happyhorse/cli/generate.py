@@ -33,8 +33,8 @@ SETTINGS = (
     "upscale_guidance",
     "align_corners",
 )
-
-
+NONE = object()  # said to be left out, where an earlier clip had it
+# What followed from an earlier picture, recording or size, and does not fit another one.
 FOLLOWS = {
     "image": ("width", "height", "upscale_size"),
     "audio": ("seconds",),
@@ -42,12 +42,16 @@ FOLLOWS = {
     "height": ("upscale_size",),
     "upscale": ("upscale_size",),
 }
+UPSCALING = ("upscale_size", "upscale_steps", "upscale_guidance", "align_corners")
+OF_VARIANT = ("steps", "guidance")  # a distilled model's are not those of its base
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     words = parser.add_argument_group("what is seen and heard")
-    words.add_argument("prompt", nargs="?", help="in words; - reads it from standard input")
-    words.add_argument("--prompt-file", metavar="FILE", help="a text file with the prompt")
+    prompt = words.add_mutually_exclusive_group()
+    prompt.add_argument("words", nargs="?", metavar="prompt", help="in words; - reads it from standard input")
+    prompt.add_argument("--prompt", help="the same, as an option")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="a text file with the prompt")
     words.add_argument(
         "--dialogue",
         action="append",
@@ -87,6 +91,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="CLIP",
         help="repeat a clip (mp4) or the settings beside it (json); what else is given here wins",
     )
+    for name in ("image", "audio", "upscale"):
+        files.add_argument(
+            f"--no-{name}", dest=name, action="store_const", const=NONE, help=f"repeat it without {name}"
+        )
 
 
 def add_align_corners(parser: Any) -> None:
@@ -113,6 +121,9 @@ def run(options: argparse.Namespace) -> None:
         say(f"The model is the clip's: {model}")
     horse = HappyHorse.load(model)
     kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
+    if before.get("variant", horse.variant) != horse.variant:
+        said = {name for name in OF_VARIANT if getattr(options, name) is not None}
+        arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in said}
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
         states = horse.stream(**(arguments | {"seed": seed}))
@@ -136,10 +147,12 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
         given["prompt"] = prompt
     if options.seed:
         given["seed"] = options.seed[0]
-    # What followed from an earlier picture, recording or size does not fit another one.
-    for name, followed in FOLLOWS.items():
-        if name in given:
-            before = {key: value for key, value in before.items() if key not in followed}
+    left_out = {name for name, value in given.items() if value is NONE}
+    given = {name: value for name, value in given.items() if value is not NONE}
+    followed = {follower for name in given for follower in FOLLOWS.get(name, ())} | left_out
+    if "upscale" in left_out:
+        followed |= {*UPSCALING}
+    before = {name: value for name, value in before.items() if name not in followed}
     arguments = metadata.arguments(before | given) if before else given
     if "prompt" not in arguments:
         raise RequestError("say what should be seen and heard: give a prompt.")
@@ -147,11 +160,9 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
 
 
 def _prompt(options: argparse.Namespace) -> str | Prompt | None:
-    if options.prompt is not None and options.prompt_file is not None:
-        raise RequestError("there are two prompts: give either words or --prompt-file.")
     from ..prompts import Line, Prompt
 
-    text = options.prompt
+    text = options.words if options.prompt is None else options.prompt
     if text == "-":
         if sys.stdin is None:
             raise RequestError("standard input is closed: give the prompt in words.")
