@@ -18,3 +18,9 @@ def case(request):
     from golden_cases import Case
 
     return Case(request.param)
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

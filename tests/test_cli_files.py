@@ -1,0 +1,102 @@
+"""The files of a run: names that are taken, latents, clips that were stopped."""
+
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import SHORT, frames_of, read_until, run, settings_in
+
+from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, request
+
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
+
+
+def test_several_seeds_and_names_that_are_taken(tmp_path):
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "a.mp4") == 0
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "-o", "b{seed}.mp4") == 0
+    assert run("generate", "x", *SHORT[:-2], "--seed", "2", "-o", "b{seed}.mp4") == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "a.mp4",
+        "a_1.mp4",
+        "b1.mp4",
+        "b2.mp4",
+        "b2_1.mp4",
+    ]
+    assert np.array_equal(frames_of("a_1.mp4"), frames_of("b2_1.mp4"))
+
+
+def test_latents_that_are_kept_are_decoded_and_upscaled(tmp_path, monkeypatch):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    assert run("generate", "x", *SHORT, "--save-latents") == 0
+    assert run("generate", "x", *SHORT, "--upscale", "540p", "-o", "at_once.mp4") == 0
+    assert run("upscale", "clip.mp4") == 0
+    assert run("decode", "clip.latents.safetensors", "-o", "again.mp4") == 0
+    assert np.array_equal(frames_of("clip.mp4"), frames_of("again.mp4"))
+    assert np.array_equal(frames_of("clip_540p.mp4"), frames_of("at_once.mp4"))
+    assert run("upscale", "at_once.mp4") == 2
+    assert run("upscale", "clip.latents.safetensors", "--no-align-corners") == 0
+    assert (tmp_path / "clip_540p_1.mp4").exists()
+
+
+def test_latents_outlive_a_decoder_that_fails(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HappyHorse, "decode_video", fail)
+        assert run("generate", "x", *SHORT, "--save-latents") == 1
+    shown = capsys.readouterr().err
+    assert "out of memory" in shown and "happyhorse decode clip.latents.safetensors" in shown
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.latents.safetensors"]
+    assert run("decode", "clip.latents.safetensors") == 0
+    assert (tmp_path / "clip.mp4").exists()
+
+
+def test_latents_that_cannot_be_kept_do_not_cost_the_clip(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise HappyHorseError("the disk is full")
+
+    monkeypatch.setattr(Latents, "save", fail)
+    assert run("generate", "x", *SHORT, "--save-latents") == 1
+    assert "the disk is full" in capsys.readouterr().err
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+
+
+def test_nothing_beside_a_clip_is_overwritten(tmp_path):
+    assert run("generate", "x", *SHORT, "--save-latents") == 0
+    (tmp_path / "clip_1.json").write_text("mine")
+    assert run("decode", "clip.latents.safetensors", "--metadata") == 0
+    assert (tmp_path / "clip_1.json").read_text() == "mine"
+    assert (tmp_path / "clip_2.json").exists() and (tmp_path / "clip_2.mp4").exists()
+
+
+def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
+    decode_audio = HappyHorse.decode_audio
+    stops = iter([KeyboardInterrupt])
+
+    def stop_once(self, latents):
+        for stop in stops:
+            raise stop
+        return decode_audio(self, latents)
+
+    monkeypatch.setattr(HappyHorse, "decode_audio", stop_once)
+    assert run("generate", "x", *SHORT, "--seed", "2", "--keep-stopped") == 130
+    assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
+    assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "--keep-stopped") == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_stopped_run_decodes_what_it_has_when_asked_to(tmp_path):
+    options = ["--steps", "100", "--seconds", "1", "--keep-stopped", "--save-latents"]
+    command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", *options]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+        shown = read_until(process, rb" ([2-9]|\d\d)/100")  # at 1 its latents may not be seen yet
+        process.send_signal(signal.SIGINT)
+        shown += process.stderr.read()
+    assert process.returncode == 130
+    stopped = settings_in("clip.mp4")["stopped"]
+    assert stopped.startswith("denoise after step") and stopped.encode() in shown
+    assert len(frames_of("clip.mp4")) == 25
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.latents.safetensors", "clip.mp4"]

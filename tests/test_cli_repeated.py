@@ -1,0 +1,116 @@
+"""Clips that say what they were made of, and are made again."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from commands import SHORT, frames_of, run, settings_in
+from PIL import Image
+from sounds import speech, write
+
+from mlx_happyhorse import request
+
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
+
+
+def test_a_clip_is_repeated_from_what_it_says_of_itself(tmp_path, capsys):
+    Image.fromarray(np.full((30, 50, 3), 90, np.uint8)).save("a.png")
+    write(tmp_path / "a.flac", speech(0.4), codec="flac")
+    made = ["A ball.", "--image", "a.png", "--audio", "a.flac", "--steps", "2", "--metadata"]
+    assert run("generate", *made, "--dialogue", "Man, English: hi", "-o", "one.mp4") == 0
+    for source in ("one.mp4", "one.json"):
+        assert run("generate", "--config-from-metadata", source, "-o", "two.mp4") == 0
+    assert run("generate", "--config-from-metadata", "one.mp4", "--seed", "5", "-o", "other.mp4") == 0
+    assert "will not be the same" not in capsys.readouterr().err
+    assert np.array_equal(frames_of("one.mp4"), frames_of("two.mp4"))
+    assert np.array_equal(frames_of("one.mp4"), frames_of("two_1.mp4"))
+    assert not np.array_equal(frames_of("one.mp4"), frames_of("other.mp4"))
+    settings = settings_in("one.mp4")
+    assert settings == settings_in("two.mp4") == json.loads((tmp_path / "one.json").read_text())
+    assert settings["prompt"].startswith('A ball.\n\nDialogue:\n<Man, English>: "hi"')
+    assert settings["seed"] != settings_in("other.mp4")["seed"] == 5
+    assert settings["versions"].keys() == {"mlx_happyhorse", "mlx", "python"}
+
+
+def test_what_is_said_besides_wins_and_takes_along_what_followed(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    write(tmp_path / "a.wav", speech(0.4))
+    write(tmp_path / "b.wav", speech(0.7))
+    Image.new("RGB", (64, 96), "red").save("tall.png")
+    small = ["--width", "96", "--height", "64", "--steps", "1"]
+    assert run("generate", "x", "--audio", "a.wav", *small, "-o", "a.mp4") == 0
+    again = ["generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4"]
+    assert run(*again, "--audio", "b.wav", "--upscale", "540p") == 0
+    assert [len(frames_of(name)) for name in ("a.mp4", "b.mp4")] == [13, 21]
+    assert "not be the same" not in capsys.readouterr().err
+    assert run(*again, "--image", "tall.png") == 0
+    assert settings_in("b_1.mp4")["height"] > settings_in("b_1.mp4")["width"]
+
+
+def test_what_a_clip_had_can_be_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    write(tmp_path / "a.wav", speech(0.4))
+    Image.new("RGB", (64, 96), "red").save("tall.png")
+    inputs = ["--image", "tall.png", "--audio", "a.wav", "--upscale", "540p", "--upscale-guidance", "2"]
+    assert run("generate", "x", *SHORT, *inputs, "-o", "a.mp4") == 0
+    again = ["generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4"]
+    assert run(*again, "--no-image", "--no-audio", "--no-upscale") == 0
+    assert run("generate", "x", *SHORT, "-o", "plain.mp4") == 0
+    assert np.array_equal(frames_of("b.mp4"), frames_of("plain.mp4"))
+    assert settings_in("b.mp4") == settings_in("plain.mp4")
+    assert "without upscale" not in capsys.readouterr().err
+
+
+def test_another_kind_of_model_takes_its_own_steps_and_guidance(tmp_path, capsys):
+    assert run("generate", "x", *SHORT, "--metadata") == 0
+    settings = json.loads((tmp_path / "clip.json").read_text())
+    settings |= {"variant": "base", "steps": 32, "guidance": 5.0}
+    (tmp_path / "base.json").write_text(json.dumps(settings))
+    again = ["generate", "--config-from-metadata", "base.json", "--model", "tiny"]
+    assert run(*again, "-o", "own.mp4") == 0
+    assert run(*again, "-o", "said.mp4", "--steps", "2") == 0
+    assert run(*again, "--guidance", "3") == 2
+    assert [settings_in(f"{name}.mp4")["steps"] for name in ("own", "said")] == [8, 2]
+    assert settings_in("own.mp4")["guidance"] == 1
+
+
+def test_an_odd_name_does_not_cost_the_clip(tmp_path):
+    name = os.fsdecode(b"\xff.png")
+    Image.new("RGB", (64, 64), "red").save(tmp_path / name)
+    assert run("generate", "x", "--image", name, *SHORT) == 0
+    assert settings_in("clip.mp4")["image"]["path"] == r"\udcff.png"
+
+
+def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
+    Image.new("RGB", (64, 64), "red").save("a.png")
+    assert run("generate", "x", "--image", "a.png", *SHORT, "--metadata") == 0
+    Image.new("RGB", (64, 64), "blue").save("a.png")
+    settings = json.loads((tmp_path / "clip.json").read_text())
+    settings["weights"]["transformer"] = "other"
+    settings["versions"]["mlx"] = "\x1b[2J"
+    (tmp_path / "clip.json").write_text(json.dumps(settings))
+    capsys.readouterr()
+    assert run("generate", "--config-from-metadata", "clip.json") == 0
+    shown = capsys.readouterr().err
+    assert "not be the same clip: image has changed, the weights of transformer are others" in shown
+    assert "mlx was ?[2J" in shown and "\nNote: this will not" in f"\n{shown}"
+
+
+def test_info_shows_what_a_clip_was_made_of(capsys):
+    assert run("generate", "A red\x1b[31m ball.", *SHORT) == 0
+    assert run("info", "clip.mp4") == 0
+    shown = capsys.readouterr().out
+    assert "model             tiny" in shown and "seed              3" in shown
+    assert "prompt\nA red?[31m ball." in shown
+
+
+def test_info_may_be_cut_short(tmp_path):
+    assert run("generate", "x", *SHORT) == 0
+    command = [sys.executable, "-m", "mlx_happyhorse", "info", "clip.mp4"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
