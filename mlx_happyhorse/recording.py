@@ -66,7 +66,7 @@ class Recording:
 
 
 def open_recording(sound: Sound) -> Recording:
-    """A file (wav, flac, ogg, mp3, m4a …) or samples ((n,) or (n, 2), float or int) with their rate in Hz.
+    """A file (wav, flac, ogg, mp3, m4a …) or samples ((n,) or (n, 2), float, int16 or int32) with their rate in Hz.
 
     Raises RequestError; warns of silence and of a file that ends early."""
     if isinstance(sound, str | Path):
@@ -145,12 +145,12 @@ def _from_samples(sound: tuple[np.ndarray, int]) -> Iterator[av.AudioFrame]:
     if not isinstance(sound, tuple | list) or len(sound) != 2:
         raise ValueError("a recording is a path, or samples with their rate")
     samples, rate = np.asarray(sound[0]), sound[1]
-    if samples.dtype.kind == "i":
+    if samples.dtype in (np.int16, np.int32):
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.dtype.kind != "f" or samples.ndim != 2 or samples.shape[1] not in (1, 2) or rate not in RATES:
-        raise ValueError("samples are (n,) or (n, 2), float or int, with their rate in Hz")
+        raise ValueError("samples are (n,) or (n, 2), float, int16 or int32, with their rate in Hz")
     rate = int(rate)
     layout = "mono" if samples.shape[1] == 1 else "stereo"
     for start in range(0, len(samples), rate):
