@@ -66,7 +66,8 @@ class Recording:
 
 
 def open_recording(sound: Sound) -> Recording:
-    """A file (wav, flac, ogg, mp3, m4a …) or samples ((n,) or (n, 2), float, int16 or int32) with their rate in Hz.
+    """A file (wav, flac, ogg, mp3, m4a …) or samples with their rate in Hz: (n,) or (n, 2), float, int16 or
+    int32.
 
     Raises RequestError; warns of silence and of a file that ends early."""
     if isinstance(sound, str | Path):
