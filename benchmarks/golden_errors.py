@@ -29,7 +29,7 @@ class Printer:
             print(f"{error:.1e} ", end="")
             return error
 
-        for module in {item.module for item in session.items}:
+        for module in {golden_cases, *(item.module for item in session.items)}:
             module.distance = shown
 
 

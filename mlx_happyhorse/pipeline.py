@@ -23,7 +23,7 @@ from .prompts import MAX_TOKENS, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
 from .run import Run, State, decode
-from .sampling import Draw, Guidance, Step, UpscaleGuidance
+from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
 from .sequence import PATCH
 
 CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
@@ -217,7 +217,7 @@ class HappyHorse:
                 audio,
                 steps=steps or defaults["steps"],
                 negative_text=negative_text,
-                guidance=Guidance(scale, scale) if scale > 1 else None,
+                guidance=Guidance(scale, scale, min(scale, LATE_GUIDANCE)) if scale > 1 else None,
                 image=image,
                 keep_audio=keep_audio,
                 draw=draw if self.distilled else None,

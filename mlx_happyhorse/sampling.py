@@ -15,6 +15,7 @@ from .models.transformer import Transformer
 from .sequence import PATCH, coordinates, pack, rotation, unpack
 
 SHIFT = 5.0
+LATE_GUIDANCE = 2.0  # of the video, when its composition is settled
 Draw = Callable[[tuple[int, ...]], mx.array]  # shape → standard normal noise
 
 
@@ -39,7 +40,7 @@ def timesteps(steps: int, shift: float = SHIFT) -> list[int]:
 
 
 def _levels(steps: int, shift: float) -> np.ndarray:
-    s = np.linspace(0.999, 0, steps + 1)[:-1]
+    s = np.linspace(float(np.float32(0.999)), 0, steps + 1)[:-1]
     return shift * s / (1 + (shift - 1) * s)
 
 
@@ -113,10 +114,10 @@ class Guidance:
 
     video: float = 5.0
     audio: float = 5.0
-    late_video: float = 2.0  # for the video once the timestep is 500 or less
+    late_video: float = LATE_GUIDANCE  # once the timestep is 500 or less
 
     def video_scale(self, timestep: int, frames: int) -> mx.array:
-        return mx.array(self.video if timestep > 500 else min(self.late_video, self.video))
+        return mx.array(self.video if timestep > 500 else self.late_video)
 
 
 @dataclass

@@ -1,7 +1,18 @@
 """Every network against the reference's numbers."""
 
 import mlx.core as mx
-from golden_cases import FOLDER, KINDS, Case, converted, distance, each, kinds, latents, network
+from golden_cases import (
+    KINDS,
+    Case,
+    converted,
+    distance,
+    each,
+    kinds,
+    latents,
+    network,
+    strays_no_further,
+    weights_in,
+)
 
 from mlx_happyhorse import weights
 from mlx_happyhorse.sampling import Velocity
@@ -38,10 +49,8 @@ def test_transformer_in_fp32(case):
 
 @each("transformer")
 def test_transformer_in_bf16_strays_no_further_than_the_reference(case):
-    ours = dict(zip(("velocity_video", "velocity_audio"), velocity(case, "bfloat16"), strict=True))
-    for name, value in ours.items():
-        exact = latents(case[f"fp32.{name}"])
-        assert distance(value, exact) <= 1.5 * distance(latents(case[f"bf16.{name}"]), exact)
+    video, audio = velocity(case, "bfloat16")
+    assert strays_no_further(case, {"velocity_video": video, "velocity_audio": audio})
 
 
 @each("text_encoder")
@@ -70,7 +79,7 @@ def test_video_decoder(case):
 @each("turbo_decoder")
 def test_turbo_decoder(case):
     """From every file of the folder: the same weights lie there as a pickle and as safetensors."""
-    folder = FOLDER / case.settings["weights"]
+    folder = weights_in(case.settings["weights"])
     files = [file for file in folder.iterdir() if file.suffix in (".ckpt", ".safetensors")]
     assert files
     for file in files:

@@ -1,16 +1,16 @@
 """The reference's whole run, from the prompt to what goes into the file."""
 
 import numpy as np
-from golden_cases import FOLDER, WORK, distance, each
+from golden_cases import WORK, distance, each, weights_in
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import convert
 
 
 def model(case, name):
-    parts = {part: FOLDER / folder for part, folder in case.setting("weights").items() if folder}
-    upscaler = parts.pop("upscaler", None)
-    sources = [*parts.values(), *([f"upscaler_540p={upscaler}"] if upscaler else [])]
+    labels = {"transformer": "transformer=", "upscaler": "upscaler_540p="}
+    parts = {part: weights_in(folder) for part, folder in case.setting("weights").items() if folder}
+    sources = [f"{labels.get(part, '')}{path}" for part, path in parts.items()]
     distilled = case.setting("guidance_passes") == 1
     out = WORK / name
     convert(sources, out, variant="distill" if distilled else "base", dtype="float32")
