@@ -28,7 +28,7 @@ def flops(frames: int) -> tuple[float, float]:
     def count(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         nonlocal counted
         counted += 4 * len(q) * len(k) * HEADS * DIM
-        return q
+        return q[:0]
 
     q, k = mx.zeros((n, HEADS, DIM), mx.bfloat16), mx.zeros((n, KV_HEADS, DIM), mx.bfloat16)
     with patch.object(transformer, "attend", count):

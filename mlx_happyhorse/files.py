@@ -10,6 +10,16 @@ from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
+from .errors import RequestError
+
+
+def expanded(path: str | Path) -> Path:
+    """The path, with the folder that ~ or ~name stand for. Raises RequestError if there is none."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise RequestError(f"{path} begins with a home folder that does not exist.") from error
+
 
 @contextmanager
 def partial_beside(path: Path) -> Iterator[Path]:

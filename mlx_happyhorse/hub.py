@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ModelError, RequestError
+from .files import expanded
 from .weights import read_json
 
 COMPONENTS = (
@@ -28,7 +29,7 @@ def find(model: str | Path) -> Path:
     name = str(model)
     if not name.strip():
         raise RequestError(f"name a model: {', '.join(EMBEDDED)}, a Hub repo (owner/name) or a folder.")
-    folder = EMBEDDED.get(name) or Path(model).expanduser()
+    folder = EMBEDDED.get(name) or expanded(model)
     if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises for a name too long
         folder = _from_hub(name)
     if not (folder / "config.json").is_file():

@@ -13,9 +13,7 @@ from PIL import Image
 
 from . import metadata
 from .errors import HappyHorseError, RequestError
-from .files import written_beside
-
-ENDING = ".latents.safetensors"
+from .files import expanded, written_beside
 
 
 @dataclass
@@ -37,7 +35,7 @@ class Latents:
         if self.soundtrack is not None:
             arrays["soundtrack"] = mx.array(self.soundtrack)
         try:
-            with written_beside(Path(path)) as beside, beside.open("wb") as file:
+            with written_beside(expanded(path)) as beside, beside.open("wb") as file:
                 mx.save_safetensors(file, arrays, {"settings": json.dumps(self.settings)})
         except (OSError, RuntimeError) as error:
             raise HappyHorseError(f"{path} could not be written: {error}.") from error
@@ -45,12 +43,13 @@ class Latents:
     @classmethod
     def load(cls, path: str | Path) -> Latents:
         """Reads what `save` wrote. Raises RequestError for anything else."""
+        path = expanded(path)
         try:
             arrays, about = cast(
                 tuple[dict[str, mx.array], dict[str, str]],
                 mx.load(str(path), format="safetensors", return_metadata=True),
             )
-            if sum(array.nbytes for array in arrays.values()) > Path(path).stat().st_size:
+            if sum(array.nbytes for array in arrays.values()) > path.stat().st_size:
                 raise ValueError("it is cut off")
             if not all(array.size and mx.isfinite(array).all().item() for array in arrays.values()):
                 raise ValueError("it is empty, or holds what is no number")

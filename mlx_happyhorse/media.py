@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from .errors import HappyHorseError, RequestError
-from .files import partial_beside, rename_to_free
+from .files import expanded, partial_beside, rename_to_free
 
 FPS = 25
 LONGEST_NAME = 200  # bytes: disks allow 255, and the files beside it have longer endings and numbers
@@ -57,7 +57,7 @@ class Clip:
 
 def check_output(path: str | Path) -> Path:
     """The path, if a clip can be saved there. Raises RequestError."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     if path.suffix.lower() != ".mp4":
         raise RequestError(f"{path} has no video ending: choose a name that ends in .mp4.")
     if len(os.fsencode(path.name)) > LONGEST_NAME:

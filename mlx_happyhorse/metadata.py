@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -11,27 +12,14 @@ from typing import Any
 import av
 
 from .errors import RequestError
+from .files import expanded
+from .request import Request
 from .version import __version__
 
 PROGRAM, FORMAT = "mlx_happyhorse", 1
 LARGEST = 4_000_000  # bytes of a JSON file: a prompt has a few thousand
 KINDS = {"prompt": str, "model": str, "seed": int | None, "weights": dict, "versions": dict}
-# How the settings of a run are called that are not the model's alone.
-SETTINGS = (
-    "prompt",
-    "negative_prompt",
-    "seconds",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "seed",
-    "upscale",
-    "upscale_size",
-    "upscale_steps",
-    "upscale_guidance",
-    "align_corners",
-)
+SETTINGS = tuple(field.name for field in fields(Request))
 
 
 def envelope() -> dict[str, Any]:
@@ -42,7 +30,7 @@ def envelope() -> dict[str, Any]:
 
 def read(path: str | Path) -> dict[str, Any]:
     """The settings inside an mp4 file of ours, or in the JSON file beside it. Raises RequestError."""
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
         text = _beside(path) if path.suffix.lower() == ".json" else _inside(path)
     except (OSError, UnicodeDecodeError) as error:
@@ -118,6 +106,8 @@ def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     for name in sorted(before["weights"].keys() & now["weights"].keys()):
         if before["weights"][name] != now["weights"][name]:
             found.append(f"the weights of {name} are others")
+    if before.get("stopped") and not now.get("stopped"):
+        found.append(f"it was stopped {before['stopped']}")
     if before.get("dtype") != now["dtype"]:
         found.append(f"dtype was {before.get('dtype')}")
     for name, value in before["versions"].items():

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageCms, ImageOps
 
 from .errors import RequestError
+from .files import expanded
 
 Picture = str | Path | Image.Image | np.ndarray | mx.array
 
@@ -21,7 +22,7 @@ Picture = str | Path | Image.Image | np.ndarray | mx.array
 FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM"]
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for an attack
-ENOUGH = 2048  # pixels of the shorter side: no clip shows more
+ENOUGH = 4096  # pixels of the shorter side: what is larger is scaled down even before it is cropped
 LONGEST = 2048  # pixels of a clip's side
 GRID = 32  # pixels: a latent is 16 of them wide, and a token two latents
 WIDEST = 2.4  # a shape beyond it, a panorama say, is cropped
@@ -33,7 +34,7 @@ def open_picture(image: Picture) -> Image.Image:
     Turned as its EXIF says, transparency on white, colours in sRGB. Raises RequestError."""
     name = "the picture"
     if isinstance(image, str | Path):
-        opened, name = _open_file(Path(image).expanduser()), str(image)
+        opened, name = _open_file(expanded(image)), str(image)
     elif isinstance(image, np.ndarray | mx.array):
         opened = _from_array(image)
     elif isinstance(image, Image.Image):

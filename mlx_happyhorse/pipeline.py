@@ -99,10 +99,14 @@ class HappyHorse:
         are upscaled first, with the same result as in a run that did so at once.
 
         Raises what `stream` raises, and RequestError for latents of another model."""
+        if unknown := settings.keys() - Upscaling.__annotations__.keys():
+            raise TypeError(f"finish takes no {min(unknown)}: the latents were made with their own.")
         channels = latents.video.shape[-1], latents.audio.shape[-1]
         if channels != self.latent_channels:
             raise RequestError(f"these latents are not {self.name}'s: they have {channels} channels.")
         if settings.get("upscale") is None:
+            if given := [name for name, value in settings.items() if value is not None]:
+                raise RequestError(f"{given[0]} does nothing without upscale, which says to what size.")
             needed = ["video_decoder", "audio_vae"]
             self._check_components(needed)
             return decode(self, latents)
@@ -127,9 +131,12 @@ class HappyHorse:
             raise RequestError(f"{self.name} is distilled, it works without guidance: leave it out, or at 1.")
         if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
             raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
-        if settings.get("negative_prompt") is not None and not request.is_guided:
+        negative = settings.get("negative_prompt")
+        if negative is not None and negative not in request.avoided.values():
             why = "is distilled and has no guidance" if self.distilled else "runs at guidance 1"
             warnings.warn(f"the negative prompt does nothing: {self.name} {why}.", stacklevel=2)
+        if request.upscale_negative_prompt is not None and "upscale" not in request.avoided:
+            warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=2)
         return request
 
     def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
@@ -138,10 +145,10 @@ class HappyHorse:
         dtype = None if self.dtype is None else str(self.dtype).rpartition(".")[2]
         model = {"model": self.name, "variant": self.variant, "dtype": dtype, "weights": prints}
         about = metadata.envelope() | asdict(request) | model
-        if not request.is_guided:
+        if request.negative_prompt not in request.avoided.values():
             about["negative_prompt"] = None
         if request.upscale is None:
-            about |= dict.fromkeys(("upscale_steps", "upscale_guidance", "align_corners"))
+            about |= dict.fromkeys(Upscaling.__annotations__)
         return about
 
     def _check_components(self, names: list[str]) -> None:

@@ -15,6 +15,7 @@ import av
 import numpy as np
 
 from .errors import RequestError
+from .files import expanded
 from .media import FPS, SAMPLE_RATE
 
 MODEL_RATE = 51_200
@@ -71,7 +72,7 @@ def open_recording(sound: Sound) -> Recording:
 
     Raises RequestError; warns of silence and of a file that ends early."""
     if isinstance(sound, str | Path):
-        name, frames = str(sound), _from_file(Path(sound).expanduser())
+        name, frames = str(sound), _from_file(expanded(sound))
     else:
         name, frames = "the recording", _from_samples(sound)
     try:

@@ -35,16 +35,16 @@ class Upscaling(TypedDict, total=False):
     """What may be asked of super-resolution; None or nothing takes the default.
 
     `upscale` "540p" or "1080p", to `upscale_size` (width, height) or a size of the clip's shape, in
-    `upscale_steps` and with `upscale_guidance` away from `negative_prompt`, from 1, which is none. Without
-    `align_corners` the hand-over keeps the picture's edges in place instead of its corner pixels, which
-    is reported to ghost less.
+    `upscale_steps` and with `upscale_guidance`, from 1, which is none, away from `upscale_negative_prompt`,
+    by default the clip's own. Without `align_corners` the hand-over keeps the picture's edges in place
+    instead of its corner pixels, which is reported to ghost less.
     """
 
-    negative_prompt: str | None
     upscale: str | None
     upscale_size: tuple[int, int] | None
     upscale_steps: int | None
     upscale_guidance: float | None
+    upscale_negative_prompt: str | None
     align_corners: bool | None
 
 
@@ -52,15 +52,27 @@ class Settings(Upscaling, total=False):
     """What may be asked beside the prompt; None or nothing takes the model's default.
 
     `seconds` 0.2 to 60; `width` and `height` in pixels, rounded down to multiples of 32; `steps` of
-    denoising; `guidance` from 1, which is none; `seed`, random by default; and what `Upscaling` lists.
+    denoising; `guidance` from 1, which is none, away from `negative_prompt`; `seed`, random by default; and
+    what `Upscaling` lists.
     """
 
+    negative_prompt: str | None
     seconds: float | None
     width: int | None
     height: int | None
     steps: int | None
     guidance: float | None
     seed: int | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "negative_prompt": NEGATIVE_PROMPT,
+    "upscale": None,
+    "upscale_size": None,
+    "upscale_guidance": 1,
+    "upscale_negative_prompt": None,
+    "align_corners": True,
+}
 
 
 @dataclass(frozen=True)
@@ -75,50 +87,52 @@ class Request:
     steps: int
     guidance: float
     seed: int
-    upscale: str | None = None
-    upscale_size: tuple[int, int] | None = None
-    upscale_steps: int = 5
-    upscale_guidance: float = 1
-    align_corners: bool = True
+    upscale: str | None
+    upscale_size: tuple[int, int] | None
+    upscale_steps: int
+    upscale_guidance: float
+    upscale_negative_prompt: str | None
+    align_corners: bool
 
     @classmethod
     def complete(cls, prompt: str | Prompt, settings: Settings, defaults: Mapping[str, Any]) -> Self:
         """`settings`, and the model's `defaults` for what they leave open. Raises RequestError."""
         known = {f.name for f in fields(cls)}
-        values: dict[str, Any] = {"negative_prompt": NEGATIVE_PROMPT, "seed": secrets.randbelow(2**32)}
+        values = DEFAULTS | {"seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
-        values |= {"upscale_guidance": 1, "align_corners": True}
         values |= {name: value for name, value in settings.items() if value is not None}
-        prompt = str(prompt) if isinstance(prompt, Prompt) else prompt
-        for text in (prompt, values["negative_prompt"]):
-            _check_text(text)
-        if not prompt.strip():
-            raise RequestError("the prompt is empty: say what should be seen and heard.")
-        for name, (kind, bounds) in LIMITS.items():
-            values[name] = _number(name, values[name], kind, bounds)
-        if values.get("upscale") not in (None, *UPSCALED):
-            raise RequestError(f"upscale {values['upscale']!r} is unknown: choose 540p or 1080p.")
-        for name in ("width", "height"):
-            values[name] = _round_down(name, values[name])
-        if not isinstance(values["align_corners"], bool):
-            raise RequestError(f"align_corners is True or False, not {values['align_corners']!r}.")
-        for name in ("upscale_size", "upscale_steps", "upscale_guidance", "align_corners"):
-            if settings.get(name) is not None and values.get("upscale") is None:
-                warnings.warn(f"{name} does nothing without upscale, which says to what size.", stacklevel=4)
-        if (size := values.get("upscale_size")) is not None:
-            values["upscale_size"] = _checked_size(size)
-        request = cls(prompt, **values)
-        if request.upscale and (pixels := math.prod(request.final_size)) <= request.width * request.height:
-            raise RequestError(
-                f"{request.width}×{request.height} is no smaller than the {pixels} pixels of "
-                f"{request.upscale}: choose a smaller size to upscale from."
-            )
+        request = cls(str(prompt) if isinstance(prompt, Prompt) else prompt, **_checked(values))
+        request._check(settings)
         return request
 
+    def _check(self, settings: Settings) -> None:
+        """What is right or wrong only together."""
+        for text in (self.prompt, self.negative_prompt, self.upscale_negative_prompt or ""):
+            _check_text(text)
+        if not self.prompt.strip():
+            raise RequestError("the prompt is empty: say what should be seen and heard.")
+        if self.upscale is None:
+            for name in Upscaling.__annotations__:
+                if settings.get(name) is not None:
+                    warnings.warn(
+                        f"{name} does nothing without upscale, which says to what size.", stacklevel=5
+                    )
+        elif (pixels := math.prod(self.final_size)) <= self.width * self.height:
+            raise RequestError(
+                f"{self.width}×{self.height} is no smaller than the {pixels} pixels of "
+                f"{self.upscale}: choose a smaller size to upscale from."
+            )
+
     @property
-    def is_guided(self) -> bool:
-        """Whether any stage looks at the negative prompt."""
-        return self.guidance > 1 or (self.upscale is not None and self.upscale_guidance > 1)
+    def avoided(self) -> dict[str, str]:
+        """What the stages "denoise" and "upscale" are guided away from, if they are."""
+        texts = {}
+        if self.guidance > 1:
+            texts["denoise"] = self.negative_prompt
+        if self.upscale is not None and self.upscale_guidance > 1:
+            own = self.upscale_negative_prompt
+            texts["upscale"] = self.negative_prompt if own is None else own
+        return texts
 
     @property
     def frames(self) -> int:
@@ -164,6 +178,22 @@ def follow_inputs(
         elif height is None:
             settings["height"] = other_side(picture, width=_number("width", width, *LIMITS["width"]))
     return settings
+
+
+def _checked(values: dict[str, Any]) -> dict[str, Any]:
+    """Values within their limits, sizes rounded. Raises RequestError."""
+    values = values.copy()
+    for name, (kind, bounds) in LIMITS.items():
+        values[name] = _number(name, values[name], kind, bounds)
+    for name in ("width", "height"):
+        values[name] = _round_down(name, values[name])
+    if values["upscale"] not in (None, *UPSCALED):
+        raise RequestError(f"upscale {values['upscale']!r} is unknown: choose 540p or 1080p.")
+    if values["upscale_size"] is not None:
+        values["upscale_size"] = _checked_size(values["upscale_size"])
+    if not isinstance(values["align_corners"], bool):
+        raise RequestError(f"align_corners is True or False, not {values['align_corners']!r}.")
+    return values
 
 
 def _round_down(name: str, pixels: int) -> int:

@@ -38,6 +38,14 @@ class State:
     clip: Clip | None = None
 
 
+@dataclass
+class Texts:
+    """Features (tokens, 3584) of the prompt, and by stage of what it is guided away from."""
+
+    prompt: mx.array
+    negative: dict[str, mx.array]
+
+
 T = TypeVar("T")
 Stages = Generator[State, None, T]  # shows its states and returns what it made
 
@@ -53,28 +61,30 @@ class Run:
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
 
     def generate(self, picture: Image.Image | None, recording: Recording | None) -> Stages[None]:
-        text, negative = yield from self._read_prompts()
-        latents = yield from self._denoise(text, negative, picture, recording)
+        text = yield from self._read_prompts("denoise", "upscale")
+        latents = yield from self._denoise(text, picture, recording)
         if self.request.upscale is not None:
-            latents = yield from self._upscale(text, negative, latents)
+            latents = yield from self._upscale(text, latents)
         yield from decode(self.horse, latents)
 
     def upscale(self, latents: Latents) -> Stages[None]:
-        text, negative = yield from self._read_prompts()
-        latents = yield from self._upscale(text, negative, latents)
+        text = yield from self._read_prompts("upscale")
+        latents = yield from self._upscale(text, latents)
         yield from decode(self.horse, latents)
 
     def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
         return State(stage, step, steps, self.settings, latents)
 
-    def _read_prompts(self) -> Stages[tuple[mx.array, mx.array | None]]:
-        prompts = [self.request.prompt]
-        if self.request.is_guided:
-            prompts.append(self.request.negative_prompt)
+    def _read_prompts(self, *stages: str) -> Stages[Texts]:
+        """The features of the prompt, and of what the stages avoid."""
+        avoided = self.request.avoided
+        used = [self.request.prompt, *(avoided[stage] for stage in stages if stage in avoided)]
+        prompts = list(dict.fromkeys(used))
         yield self._state("text", 0, 1)
-        text, *rest = self.horse.encode_texts(prompts)
+        features = dict(zip(prompts, self.horse.encode_texts(prompts), strict=True))
         yield self._state("text", 1, 1)
-        return text, rest[0] if rest else None
+        negative = {stage: features[avoided[stage]] for stage in stages if stage in avoided}
+        return Texts(features[self.request.prompt], negative)
 
     def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
         if picture is None:
@@ -96,11 +106,7 @@ class Run:
         return self.draw((*video_shape, video_channels)), audio
 
     def _denoise(
-        self,
-        text: mx.array,
-        negative_text: mx.array | None,
-        picture: Image.Image | None,
-        recording: Recording | None,
+        self, text: Texts, picture: Image.Image | None, recording: Recording | None
     ) -> Stages[Latents]:
         request = self.request
         video, audio = yield from self._start(recording)
@@ -114,11 +120,11 @@ class Run:
         )
         yield self._state("denoise", 0, request.steps)
         for step in self.horse.denoise(
-            text,
+            text.prompt,
             video,
             audio,
             steps=request.steps,
-            negative_text=negative_text if request.guidance > 1 else None,
+            negative_text=text.negative.get("denoise"),
             guidance=request.guidance,
             image=image,
             keep_audio=recording is not None,
@@ -128,20 +134,20 @@ class Run:
             yield self._state("denoise", step.index, step.steps, after)
         return after
 
-    def _upscale(self, text: mx.array, negative_text: mx.array | None, latents: Latents) -> Stages[Latents]:
+    def _upscale(self, text: Texts, latents: Latents) -> Stages[Latents]:
         request = self.request
         width, height = request.final_size
         image = yield from self._first_frame(latents.picture, width, height)
         yield self._state("upscale", 0, request.upscale_steps, latents)
         for step in self.horse.upscale(
-            text,
+            text.prompt,
             latents.video,
             latents.audio,
             to=request.upscale or "",
             width=width,
             height=height,
             steps=request.upscale_steps,
-            negative_text=negative_text if request.upscale_guidance > 1 else None,
+            negative_text=text.negative.get("upscale"),
             guidance=request.upscale_guidance,
             image=image,
             align_corners=request.align_corners,
@@ -170,6 +176,6 @@ def decode(horse: HappyHorse, latents: Latents) -> Stages[None]:
 def _after(stage: str, step: Step, latents: Latents) -> Latents:
     """The latents as the model takes them to be after a step, which say so if it was not the last."""
     if step.index < step.steps:
-        stopped = {"stopped": f"{stage} after step {step.index} of {step.steps}"}
+        stopped = {"stopped": f"after {stage} step {step.index} of {step.steps}"}
         latents = replace(latents, settings=latents.settings | stopped)
     return replace(latents, video=step.clean_video)

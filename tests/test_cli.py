@@ -218,6 +218,7 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["--dialogue", "Man, English: hi"], "need the prompt that they belong to"),
         (["x", "--dialogue", "hi"], "write it as 'speaker, language: text'"),
         (["x", "--image", "missing.png"], "missing.png cannot be opened: No such file"),
+        (["x", "--image", "~no-such-person/a.png"], "a home folder that does not exist"),
         (["x", "--image", "empty"], "empty is empty"),
         (["x", "--image", "."], "cannot be opened: Is a directory"),
         (["x", "--image", "noise.wav"], "not a picture in a known format"),

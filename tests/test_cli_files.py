@@ -40,6 +40,41 @@ def test_latents_that_are_kept_are_decoded_and_upscaled(tmp_path, monkeypatch):
     assert (tmp_path / "clip_540p_1.mp4").exists()
 
 
+@pytest.fixture
+def small_540p(monkeypatch):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+
+
+def test_the_latents_of_both_stages_are_kept(tmp_path, small_540p):
+    assert run("generate", "x", *SHORT, "--save-latents", "--upscale", "540p") == 0
+    names = ["clip.base.latents.safetensors", "clip.latents.safetensors", "clip.mp4"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == names
+    assert run("decode", "clip.mp4") == 0
+    assert run("upscale", "clip.mp4") == 0
+    assert run("decode", "clip.base.latents.safetensors", "-o", "small.mp4") == 0
+    assert run("upscale", "clip.latents.safetensors") == 2
+    for name in ("clip_1.mp4", "clip_540p.mp4"):
+        assert np.array_equal(frames_of(name), frames_of("clip.mp4"))
+    assert frames_of("small.mp4").shape[2] == 64
+
+
+def test_an_upscaled_clip_outlives_a_decoder_that_fails(tmp_path, monkeypatch, capsys, small_540p):
+    def fail(*_):
+        raise RuntimeError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HappyHorse, "decode_video", fail)
+        assert run("generate", "x", *SHORT, "--save-latents", "--upscale", "540p") == 1
+    assert "happyhorse decode clip.latents.safetensors" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(HappyHorse, "upscale", fail)
+        assert run("generate", "x", *SHORT, "--save-latents", "--upscale", "540p", "-o", "b.mp4") == 1
+    assert "happyhorse upscale --to 540p b.base.latents.safetensors" in capsys.readouterr().err
+    assert run("decode", "clip.latents.safetensors") == 0
+    assert run("upscale", "b.base.latents.safetensors", "-o", "c.mp4") == 0
+    assert np.array_equal(frames_of("clip.mp4"), frames_of("c.mp4"))
+
+
 def test_latents_outlive_a_decoder_that_fails(tmp_path, monkeypatch, capsys):
     def fail(*_):
         raise RuntimeError("out of memory")
@@ -97,6 +132,6 @@ def test_a_stopped_run_decodes_what_it_has_when_asked_to(tmp_path):
         shown += process.stderr.read()
     assert process.returncode == 130
     stopped = settings_in("clip.mp4")["stopped"]
-    assert stopped.startswith("denoise after step") and stopped.encode() in shown
+    assert stopped.startswith("after denoise step") and stopped.encode() in shown
     assert len(frames_of("clip.mp4")) == 25
     assert sorted(p.name for p in tmp_path.iterdir()) == ["clip.latents.safetensors", "clip.mp4"]

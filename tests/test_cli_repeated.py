@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from commands import SHORT, frames_of, run, settings_in
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import request
+from mlx_happyhorse import HappyHorse, request
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -77,6 +78,24 @@ def test_another_kind_of_model_takes_its_own_steps_and_guidance(tmp_path, capsys
     assert settings_in("own.mp4")["guidance"] == 1
 
 
+def test_an_upscaled_clip_is_repeated(monkeypatch):
+    monkeypatch.setitem(request.UPSCALED, "1080p", (96, 128))
+    upscaled = ["--upscale", "1080p", "--upscale-steps", "2", "--upscale-guidance", "2", "--no-align-corners"]
+    assert run("generate", "x", *SHORT, *upscaled, "--upscale-negative-prompt", "noise", "-o", "a.mp4") == 0
+    assert run("generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4") == 0
+    assert np.array_equal(frames_of("a.mp4"), frames_of("b.mp4"))
+    assert settings_in("a.mp4") == settings_in("b.mp4")
+
+
+def test_a_clip_that_was_stopped_is_said_to_become_another(capsys):
+    *_, last = HappyHorse.load("tiny").stream("x", seconds=0.2, width=64, height=64)
+    last.latents.settings["stopped"] = "after denoise step 2 of 8"
+    replace(last.clip, settings=last.latents.settings).save("a.mp4")
+    assert run("generate", "--config-from-metadata", "a.mp4") == 0
+    assert "not be the same clip: it was stopped after denoise step 2 of 8" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
 def test_an_odd_name_does_not_cost_the_clip(tmp_path):
     name = os.fsdecode(b"\xff.png")
     Image.new("RGB", (64, 64), "red").save(tmp_path / name)

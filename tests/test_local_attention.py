@@ -4,6 +4,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
+from mlx_happyhorse.models import transformer
 from mlx_happyhorse.models.transformer import Layout, attend_locally
 
 PER_FRAME, AUDIO, TEXT, REACH = 6, 9, 5, 11
@@ -31,3 +32,27 @@ def test_windows_are_the_masked_formula(frames):
     k, v = (mx.random.normal((n, KV_HEADS, DIM), key=key) for key in keys[1:])
     ours = np.array(attend_locally(q, k, v, layout, REACH))
     assert np.abs(ours - masked(q, k, v, layout)).max() <= 1e-5
+
+
+def work(monkeypatch, frames):
+    """How many pairs of query and key the attentions of a layer look at."""
+    pairs = 0
+
+    def count(q, k, v):
+        nonlocal pairs
+        pairs += len(q) * len(k)
+        return q
+
+    monkeypatch.setattr(transformer, "attend", count)
+    layout = Layout(frames * PER_FRAME, AUDIO, TEXT, frames)
+    x = mx.zeros((layout.spans[2].stop, 1, 1))
+    attend_locally(x, x, x, layout, REACH)
+    return pairs
+
+
+def test_only_what_may_be_seen_is_looked_at(monkeypatch):
+    """Beyond the window a frame more costs its own window, and a frame of keys for audio and text."""
+    window = PER_FRAME * ((2 * REACH + 1) * PER_FRAME + AUDIO + TEXT)
+    for frames in range(2 * REACH + 1, 41):
+        more = work(monkeypatch, frames + 1) - work(monkeypatch, frames)
+        assert more == window + (AUDIO + TEXT) * PER_FRAME

@@ -1,6 +1,8 @@
 """Every way in and up: first frame, own voice, super-resolution, latents that are kept."""
 
 import json
+import warnings
+from contextlib import nullcontext
 from dataclasses import replace
 
 import mlx.core as mx
@@ -9,7 +11,7 @@ import pytest
 from models import golden_model
 from sounds import best_lag, heard_in, speech
 
-from mlx_happyhorse import HappyHorse, Latents, RequestError, picture
+from mlx_happyhorse import HappyHorse, Latents, RequestError, metadata, picture, recording
 from mlx_happyhorse.models import audio_vae
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -39,7 +41,7 @@ def test_the_file_carries_the_persons_own_recording(variant, upscaling, photo, t
     assert len(clip.video) == 33 and len(clip.audio) == 33 * FRAME
     heard = heard_in(clip.save(tmp_path / "a.mp4"))
     lag, likeness = best_lag(heard[:, 0], said)
-    assert abs(lag) <= FRAME and likeness >= 0.99
+    assert abs(lag) <= 2 and likeness >= 0.99
     assert np.std(heard[: len(said)]) == pytest.approx(np.std(said), rel=0.02)
     latents = [s.latents.audio for s in states if s.latents is not None]
     assert all(mx.array_equal(audio, latents[0]) for audio in latents)
@@ -63,6 +65,26 @@ def test_a_recording_changes_the_picture_and_nothing_more_changes_it(tiny):
     first, again = (tiny.generate("x", audio=one, **SIZE) for _ in range(2))
     assert np.array_equal(first.video, again.video)
     assert not np.array_equal(first.video, tiny.generate("x", audio=other, **SIZE).video)
+
+
+def test_the_model_hears_the_recording(tiny):
+    """Drawn from the encoder's mean and scale by the first noise."""
+    said = speech(0.68, 51_200)
+    noise = mx.random.normal((17, 64), key=mx.random.key(0))
+    draws = iter([noise])
+
+    def draw(shape):
+        return next(draws, None) if shape == (17, 64) else mx.zeros(shape)
+
+    *_, last = tiny.stream("x", audio=(said, 51_200), draw=draw, **SIZE)
+    assert np.abs(heard_by_model(said, 17)[: len(said), 0] - said).max() < 1e-4
+    mean, scale = tiny._load("audio_vae").encode(mx.array(heard_by_model(said, 17)))
+    drawn = mean + (mx.logaddexp(scale, mx.array(0)) + 1e-4) * noise
+    assert mx.allclose(last.latents.audio, drawn, atol=1e-5)
+
+
+def heard_by_model(said, latents):
+    return recording.open_recording((said, 51_200)).samples(latents)
 
 
 def test_seconds_cut_a_recording_or_silence_follows_it(tiny):
@@ -121,16 +143,42 @@ def test_upscaling_later_is_upscaling_at_once(tiny, photo, tmp_path):
         tiny.finish(larger.latents, **LARGER)
 
 
+@pytest.mark.parametrize("guidance", [1, 3.5])
+def test_upscaling_later_away_from_something_else_can_be_repeated(guidance):
+    """What the first stage was guided away from is not forgotten."""
+    horse = golden_model("base")
+    small = SIZE | {"seconds": 0.3}
+    *_, last = horse.stream("A ball.", negative_prompt="blue", **small)
+    more = LARGER | {"upscale_guidance": guidance, "upscale_negative_prompt": "purple"}
+    with nullcontext() if guidance > 1 else pytest.warns(UserWarning, match="does nothing"):
+        *_, larger = horse.finish(last.latents, **more)
+    assert larger.clip.settings["negative_prompt"] == "blue"
+    with warnings.catch_warnings(action="ignore"):
+        again = horse.generate(**metadata.arguments(larger.clip.settings))
+    assert np.array_equal(again.video, larger.clip.video)
+    assert again.settings == larger.clip.settings
+
+
+def test_finishing_takes_the_settings_of_upscaling_alone(tiny):
+    *_, last = tiny.stream("x", seconds=0.2, **SIZE)
+    with pytest.raises(TypeError, match="finish takes no seed"):
+        tiny.finish(last.latents, seed=5, **LARGER)
+    with pytest.raises(RequestError, match="upscale_guidance does nothing without upscale"):
+        tiny.finish(last.latents, upscale_guidance=3)
+
+
 def test_the_sound_of_an_upscaled_clip_is_the_base_stages(tiny):
     small = tiny.generate("x", seconds=0.3, **SIZE)
     large = tiny.generate("x", seconds=0.3, **SIZE, **LARGER)
     assert np.array_equal(small.audio, large.audio)
 
 
-@pytest.mark.parametrize("choice", [{"upscale_guidance": 3.5}, {"align_corners": False}])
+@pytest.mark.parametrize(
+    "choice", [{"upscale_guidance": 3.5}, {"align_corners": False}, {"upscale": "1080p"}]
+)
 def test_choices_of_super_resolution_change_it(tiny, choice):
     base = {"seconds": 0.3, **SIZE, **LARGER}
-    plain, other = tiny.generate("x", **base), tiny.generate("x", **base, **choice)
+    plain, other = tiny.generate("x", **base), tiny.generate("x", **(base | choice))
     assert not np.array_equal(plain.video, other.video)
 
 
@@ -153,7 +201,7 @@ def test_a_clip_stopped_early_can_be_decoded(tiny):
     state = next(s for s in stream if s.stage == "denoise" and s.step == 3)
     stream.close()
     *_, last = tiny.finish(state.latents)
-    assert last.clip.settings["stopped"] == "denoise after step 3 of 8"
+    assert last.clip.settings["stopped"] == "after denoise step 3 of 8"
     whole = tiny.generate("x", seconds=0.3, **(SIZE | {"steps": 8}))
     assert last.clip.video.shape == whole.video.shape
     assert not np.array_equal(last.clip.video, whole.video)

@@ -1,8 +1,10 @@
 """Any picture a person has becomes the first frame they see."""
 
 import struct
+import sys
 
 import numpy as np
+import pillow_heif
 import pytest
 from PIL import Image
 
@@ -123,7 +125,23 @@ def test_one_side_follows_from_the_other():
 
 
 def test_large_pictures_are_reduced_before_anything_else():
-    assert picture.open_picture(Image.new("L", (5000, 4096))).size == (2500, 2048)
+    assert picture.open_picture(Image.new("L", (8200, 4100))).size == (8192, 4096)
+
+
+def test_heic_is_read_where_its_plug_in_is(tmp_path):
+    shades = np.tile(np.arange(0, 256, 4, np.uint8), (64, 1))
+    pillow_heif.from_pillow(Image.fromarray(shades)).save(tmp_path / "a.heic", quality=95)
+    seen = np.asarray(picture.open_picture(tmp_path / "a.heic")).astype(int)
+    assert np.abs(seen - shades[..., None]).max() < 8
+
+
+def test_heic_is_named_where_its_plug_in_is_not(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    Image.init()
+    monkeypatch.setattr(Image, "OPEN", {k: v for k, v in Image.OPEN.items() if k != "HEIF"})
+    (tmp_path / "a.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(50))
+    with pytest.raises(RequestError, match="is a HEIC picture: pip install pillow-heif"):
+        picture.open_picture(tmp_path / "a.heic")
 
 
 @pytest.mark.parametrize(
@@ -132,7 +150,6 @@ def test_large_pictures_are_reduced_before_anything_else():
         (None, "cannot be opened: No such file"),
         (b"", "is empty"),
         (b"RIFF....WAVEfmt nonsense", "not a picture in a known format"),
-        (b"\0\0\0\x18ftypheic" + bytes(50), "is a HEIC picture: pip install pillow-heif"),
         (b"\x89PNG\r\n\x1a\n" + b"\xff" * 60, "a.jpg"),
         ("truncated", "cannot be read as a picture"),
     ],

@@ -57,6 +57,13 @@ def test_the_clip_is_just_long_enough(seconds, frames):
     assert frames / 25 >= heard.seconds > (frames - 4) / 25 or frames == 5
 
 
+def test_what_the_model_hears_is_in_time_with_what_the_file_plays():
+    heard = recording.open_recording((speech(1), 48_000))
+    model, file = heard.samples(25)[:, 0], heard.soundtrack(25)[:, 0]
+    lag, likeness = best_lag(np.interp(np.arange(44_100) / 44_100, np.arange(51_200) / 51_200, model), file)
+    assert lag == 0 and likeness > 0.99
+
+
 def test_what_is_missing_is_silence():
     heard = recording.open_recording((speech(1, 51_200), 51_200))
     samples = heard.samples(40)

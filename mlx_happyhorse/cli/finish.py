@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import RequestError
+from ..files import expanded
 from .generate import add_align_corners, noting
-from .output import LATENTS, VIDEO, Output
+from .output import BASE, LATENTS, VIDEO, Output
 from .terminal import with_bars
 
 
@@ -18,7 +19,9 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("540p", "1080p"), default="540p", help="(540p)")
     parser.add_argument("--steps", type=int, help="(5)")
     parser.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is none (1)")
-    parser.add_argument("--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1")
+    parser.add_argument(
+        "--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1 (the clip's)"
+    )
     add_align_corners(parser)
     _add_files(parser)
 
@@ -40,45 +43,51 @@ def upscale(options: argparse.Namespace) -> None:
         "upscale": options.to,
         "upscale_steps": options.steps,
         "upscale_guidance": options.guidance,
-        "negative_prompt": options.negative_prompt,
+        "upscale_negative_prompt": options.negative_prompt,
         "align_corners": options.align_corners,
     }
-    _finish(options, f"_{options.to}", {name: value for name, value in asked.items() if value is not None})
+    file = _latents_of(options.clip, (BASE, LATENTS))
+    output = options.output or str(file.with_name(f"{_stem(file)}_{options.to}{VIDEO}"))
+    _finish(file, Output(output, settings=options.metadata), options.model, asked)
 
 
 def decode(options: argparse.Namespace) -> None:
     """make the clip of kept latents"""
-    _finish(options, "", {})
+    file = _latents_of(options.clip, (LATENTS,))
+    beside = options.output is None
+    output = str(file.with_name(_stem(file) + VIDEO)) if beside else options.output
+    _finish(file, Output(output, settings=options.metadata, from_latents=beside), options.model, {})
 
 
-def _finish(options: argparse.Namespace, suffix: str, asked: dict[str, Any]) -> None:
+def _finish(file: Path, output: Output, model: str | None, asked: dict[str, Any]) -> None:
     from ..latents import Latents
     from ..pipeline import HappyHorse
 
     started = time.monotonic()
-    file = _latents_file(Path(options.clip).expanduser())
-    stem = file.name.removesuffix(LATENTS)
-    output = Output(
-        options.output or str(file.with_name(f"{stem}{suffix}{VIDEO}")), settings=options.metadata
-    )
-    if options.output is None and not suffix:
-        output.kept = file
     latents = Latents.load(file)
-    horse = HappyHorse.load(options.model or latents.settings["model"])
+    horse = HappyHorse.load(model or latents.settings["model"])
+    asked = {name: value for name, value in asked.items() if value is not None}
     *_, last = with_bars(noting(latents.settings, horse.finish(latents, **asked)))
     assert last.clip is not None
     output.save(last.clip, started)
 
 
-def _latents_file(path: Path) -> Path:
+def _stem(file: Path) -> str:
+    return file.name.removesuffix(LATENTS).removesuffix(BASE.removesuffix(LATENTS))
+
+
+def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
+    """The file itself, if it holds latents, or the first of those endings beside it."""
+    path = expanded(clip)
     if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name too long
         raise RequestError(f"there is no file {path}.")
     if path.name.endswith(LATENTS):
         return path
-    file = path.with_suffix(LATENTS)
-    if not file.is_file():
-        raise RequestError(
-            f"{path} has no latents beside it ({file.name}): make it with --save-latents, or again with "
-            f"happyhorse generate --config-from-metadata {path} --upscale 540p"
-        )
-    return file
+    files = [path.with_suffix(ending) for ending in endings]
+    for file in files:
+        if os.path.isfile(file):  # noqa: PTH113
+            return file
+    raise RequestError(
+        f"{path} has no latents beside it ({files[-1].name}): make it again with "
+        f"happyhorse generate --save-latents --config-from-metadata {path}"
+    )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
+from ..files import expanded
 from .output import Output
 from .terminal import say, with_bars
 
@@ -19,20 +20,6 @@ if TYPE_CHECKING:
     from ..run import State
 
 LARGEST_PROMPT = 1_000_000  # bytes
-SETTINGS = (
-    "image",
-    "audio",
-    "seconds",
-    "width",
-    "height",
-    "steps",
-    "guidance",
-    "negative_prompt",
-    "upscale",
-    "upscale_steps",
-    "upscale_guidance",
-    "align_corners",
-)
 NONE = object()  # said to be left out, where an earlier clip had it
 # What followed from an earlier picture, recording or size, and does not fit another one.
 FOLLOWS = {
@@ -42,7 +29,6 @@ FOLLOWS = {
     "height": ("upscale_size",),
     "upscale": ("upscale_size",),
 }
-UPSCALING = ("upscale_size", "upscale_steps", "upscale_guidance", "align_corners")
 OF_VARIANT = ("steps", "guidance")  # a distilled model's are not those of its base
 
 
@@ -70,19 +56,24 @@ def add(parser: argparse.ArgumentParser) -> None:
     clip.add_argument("--steps", type=int, help="steps of denoising")
     clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
     clip.add_argument(
-        "--seed", type=int, nargs="+", help="the same seed makes the same clip (random); several make several"
+        "--seed", type=_seed, nargs="+", help="the same seed makes the same clip (random); several, several"
     )
     upscale = parser.add_argument_group("super-resolution")
     upscale.add_argument("--upscale", choices=("540p", "1080p"), help="at what size to end")
     upscale.add_argument("--upscale-steps", type=int, metavar="STEPS", help="(5)")
     upscale.add_argument("--upscale-guidance", type=float, metavar="GUIDANCE", help="1 is none (1)")
+    upscale.add_argument(
+        "--upscale-negative-prompt", metavar="PROMPT", help="to avoid there, if not the same (the same)"
+    )
     add_align_corners(upscale)
     files = parser.add_argument_group("files")
     files.add_argument(
         "--output", "-o", default="clip.mp4", help="{seed} stands for the seed (clip.mp4, clip_1.mp4 …)"
     )
     files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
-    files.add_argument("--save-latents", action="store_true", help="keep what upscaling it later needs")
+    files.add_argument(
+        "--save-latents", action="store_true", help="keep what decoding or upscaling it later needs"
+    )
     files.add_argument(
         "--keep-stopped", action="store_true", help="when stopped with Ctrl-C, decode and save what there is"
     )
@@ -95,6 +86,14 @@ def add(parser: argparse.ArgumentParser) -> None:
         files.add_argument(
             f"--no-{name}", dest=name, action="store_const", const=NONE, help=f"repeat it without {name}"
         )
+
+
+def _seed(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        message = f"{text!r} is no number; a prompt goes before it, or into --prompt"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def add_align_corners(parser: Any) -> None:
@@ -140,18 +139,16 @@ def run(options: argparse.Namespace) -> None:
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
     """What is said on the command line over what an earlier clip was made with."""
     from .. import metadata
+    from ..request import Upscaling
 
-    given = {name: getattr(options, name) for name in SETTINGS if getattr(options, name) is not None}
-    prompt = _prompt(options)
-    if prompt is not None:
-        given["prompt"] = prompt
-    if options.seed:
-        given["seed"] = options.seed[0]
+    said = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
+    names = "image", "audio", *metadata.SETTINGS
+    given = {name: said[name] for name in names if said.get(name) is not None}
     left_out = {name for name, value in given.items() if value is NONE}
     given = {name: value for name, value in given.items() if value is not NONE}
     followed = {follower for name in given for follower in FOLLOWS.get(name, ())} | left_out
     if "upscale" in left_out:
-        followed |= {*UPSCALING}
+        followed |= Upscaling.__annotations__.keys()
     before = {name: value for name, value in before.items() if name not in followed}
     arguments = metadata.arguments(before | given) if before else given
     if "prompt" not in arguments:
@@ -168,7 +165,7 @@ def _prompt(options: argparse.Namespace) -> str | Prompt | None:
             raise RequestError("standard input is closed: give the prompt in words.")
         text = _read_text(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "standard input")
     if options.prompt_file is not None:
-        text = _prompt_file(Path(options.prompt_file).expanduser())
+        text = _prompt_file(expanded(options.prompt_file))
     if options.dialogue is None and options.background_sound is None:
         return text
     if text is None:
@@ -199,8 +196,8 @@ def _run(horse: HappyHorse, states: Iterable[State], output: Output, keep_stoppe
     try:
         for state in with_bars(states):
             latents = state.latents or latents
-            if state.stage == "denoise" and state.step == state.steps and latents is not None:
-                output.keep(latents)
+            if state.stage in ("denoise", "upscale") and state.step == state.steps and latents is not None:
+                output.keep(latents, state.settings["upscale"] if state.stage == "denoise" else None)
         assert state.clip is not None
         return state.clip, True
     except KeyboardInterrupt:

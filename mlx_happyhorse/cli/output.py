@@ -5,55 +5,61 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import HappyHorseError
-from ..files import numbered, partial_beside, rename_to_free
+from ..files import expanded, numbered, partial_beside, rename_to_free
 from .terminal import say
 
 if TYPE_CHECKING:
     from ..latents import Latents
     from ..media import Clip
 
-VIDEO, SETTINGS, LATENTS = ENDINGS = ".mp4", ".json", ".latents.safetensors"
+VIDEO, SETTINGS, LATENTS, BASE = ".mp4", ".json", ".latents.safetensors", ".base.latents.safetensors"
 
 
 class Output:
     """Saves under `name` or, where that is taken, under name_1, name_2 …; {seed} stands for the seed."""
 
-    def __init__(self, name: str, *, settings: bool = False, latents: bool = False):
+    def __init__(
+        self, name: str, *, settings: bool = False, latents: bool = False, from_latents: bool = False
+    ):
+        """With `settings` and `latents` those are files beside the clip; `from_latents` says that its
+        latents lie there already."""
         from ..media import check_output
 
         check_output(name.replace("{seed}", str(2**64 - 1)))
         self.name, self.with_settings, self.with_latents = name, settings, latents
-        self.kept: Path | None = None  # the latents of the clip in the making
+        self.endings = (VIDEO, SETTINGS) if from_latents else (VIDEO, SETTINGS, LATENTS, BASE)
+        self.clip: Path | None = None  # the one in the making, once there is a file of it
+        self.kept: dict[Path, str] = {}  # its latents, and the command that goes on from them
         self.not_kept: HappyHorseError | None = None  # why they are not
 
-    def keep(self, latents: Latents) -> None:
-        """Saves latents as soon as they are there: what comes after may fail, and took less."""
-        if not self.with_latents or self.kept is not None:
+    def keep(self, latents: Latents, upscale: str | None = None) -> None:
+        """Saves latents as soon as they are there, as what comes after may fail; `upscale` says to what
+        size they will be upscaled."""
+        self.clip = self.clip or self._free(latents.settings["seed"])
+        path = self.clip.with_suffix(BASE if upscale else LATENTS)
+        if not self.with_latents or path in self.kept:
             return
-        path = self._free(latents.settings["seed"]).with_suffix(LATENTS)
         try:
             latents.save(path)
-            self.kept, self.not_kept = path, None
+            self.kept[path] = f"upscale --to {upscale}" if upscale else "decode"
         except HappyHorseError as error:  # no reason to lose the clip too
             self.not_kept = error
             say(f"Note: {error}")
 
     def say_what_is_kept(self) -> None:
-        if self.kept is not None:
-            say(f"The latents are kept: happyhorse decode {self.kept}")
+        for path, command in list(self.kept.items())[-1:]:
+            say(f"The latents are kept: happyhorse {command} {path}")
 
     def save(self, clip: Clip, started: float) -> None:
         """Saves the clip and says so; `started` is when its making began. Raises HappyHorseError if that
         fails, or if its latents could not be kept."""
-        path = clip.save(self._beside_latents() or self._free(clip.settings["seed"]), overwrite=False)
-        self.kept = None
+        path = clip.save(self.clip or self._free(clip.settings["seed"]), overwrite=False)
+        self.clip, self.kept = None, {}
         if self.with_settings:
-            with partial_beside(path) as beside:
-                beside.write_text(json.dumps(clip.settings, indent=2, ensure_ascii=False) + "\n")
-                rename_to_free(beside, path.with_suffix(SETTINGS))
+            _save_settings(clip.settings, path.with_suffix(SETTINGS))
         frames, height, width, _ = clip.video.shape
         say(
             f"{path}: {frames} frames of {width}×{height}, {frames / clip.fps:.2f} s, "
@@ -62,19 +68,19 @@ class Output:
         if self.not_kept is not None:
             raise self.not_kept
 
-    def _beside_latents(self) -> Path | None:
-        if self.kept is None:
-            return None
-        clip = self.kept.with_name(self.kept.name.removesuffix(LATENTS) + VIDEO)
-        return next(p for p in numbered(clip) if not _taken(p, (VIDEO, SETTINGS)))
-
     def _free(self, seed: int | None) -> Path:
-        wanted = Path(self.name.replace("{seed}", str(seed))).expanduser()
+        wanted = expanded(self.name.replace("{seed}", str(seed)))
         for path in numbered(wanted):
-            if not _taken(path, ENDINGS):
+            if not any(path.with_suffix(ending).exists() for ending in self.endings):
                 return path
         raise AssertionError
 
 
-def _taken(path: Path, endings: tuple[str, ...]) -> bool:
-    return path.exists() or any(path.with_suffix(ending).exists() for ending in endings)
+def _save_settings(settings: dict[str, Any], path: Path) -> None:
+    try:
+        with partial_beside(path) as beside:
+            text = json.dumps(settings, indent=2, ensure_ascii=False) + "\n"
+            beside.write_text(text, encoding="utf-8")
+            rename_to_free(beside, path)
+    except OSError as error:
+        raise HappyHorseError(f"{path} could not be written: {error.strerror or error}.") from error

@@ -92,13 +92,9 @@ def attend_locally(q: mx.array, k: mx.array, v: mx.array, layout: Layout, reach:
     for first, last, start, stop in local_windows(frames, reach):
         rows = slice(first * per_frame, last * per_frame)
         window = slice(start * per_frame, stop * per_frame)
-        out.append(
-            attend(
-                q[rows],
-                mx.concatenate([k[window], k[others]]),
-                mx.concatenate([v[window], v[others]]),
-            )
-        )
+        seen = [mx.concatenate([x[window], x[others]]) for x in (k, v)]
+        out.append(attend(q[rows], *seen))
+        mx.eval(out[-1])  # or the keys and values of all windows would be there at once
     return mx.concatenate([*out, attend(q[others], k, v)])
 
 

@@ -9,7 +9,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
-from .latents import denormalize
+from .normalization import denormalize
 from .video_vae import PATCH, interleave_frames, nearest_upsample, unpatchify
 
 OVERLAP = 4  # pixel frames decoded from one latent frame of context

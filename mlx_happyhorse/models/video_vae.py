@@ -14,7 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
-from .latents import denormalize, normalize
+from .normalization import denormalize, normalize
 
 PATCH = 2
 CHUNK = 4  # pixel frames per latent frame after the first
