@@ -15,6 +15,8 @@ from .errors import RequestError
 
 def expanded(path: str | Path) -> Path:
     """The path, with the folder that ~ or ~name stand for. Raises RequestError if there is none."""
+    if not str(path):
+        raise RequestError("a file's name is empty.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,7 @@ def _from_hub(repo: str) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     known = ", ".join(EMBEDDED)
-    if repo.count("/") != 1:
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
         raise RequestError(f"there is no model {repo!r}: give {known}, a Hub repo (owner/name) or a folder.")
     try:
         describe(Path(hf_hub_download(repo, "config.json")).parent)  # before anything large is fetched

@@ -7,9 +7,10 @@ import platform
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import av
+import mlx.core as mx
 
 from .errors import RequestError
 from .files import expanded
@@ -29,14 +30,17 @@ def envelope() -> dict[str, Any]:
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The settings inside an mp4 file of ours, or in the JSON file beside it. Raises RequestError."""
+    """The settings inside a clip of ours, or in the files beside it: its JSON and its latents.
+
+    Raises RequestError."""
     path = expanded(path)
+    read = {".json": _beside, ".safetensors": _among_latents}.get(path.suffix.lower(), _inside)
     try:
-        text = _beside(path) if path.suffix.lower() == ".json" else _inside(path)
+        text = read(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
-    except (av.FFmpegError, ValueError, LookupError) as error:
-        raise RequestError(f"{path} is no video file, or it is damaged.") from error
+    except (av.FFmpegError, ValueError, LookupError, RuntimeError) as error:
+        raise RequestError(f"{path} is no clip of ours, or it is damaged.") from error
     return parse(text, str(path))
 
 
@@ -47,7 +51,9 @@ def parse(text: str, where: str) -> dict[str, Any]:
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or values.get("made_with") != PROGRAM:
-        raise RequestError(f"{where} holds no settings of {PROGRAM}: it was made by something else.")
+        raise RequestError(
+            f"{where} holds no settings of {PROGRAM}: it was made by something else, or in a script."
+        )
     if values.get("format") != FORMAT:
         raise RequestError(
             f"{where} holds settings in format {values.get('format')!r}, this version reads {FORMAT}: "
@@ -63,6 +69,12 @@ def _beside(path: Path) -> str:
     if path.stat().st_size > LARGEST:
         raise RequestError(f"{path} is too large for settings.")
     return path.read_text(encoding="utf-8")
+
+
+def _among_latents(path: Path) -> str:
+    with path.open("rb"):  # says why, if it cannot be
+        _, about = cast(tuple[Any, dict[str, str]], mx.load(str(path), "safetensors", return_metadata=True))
+    return about.get("settings", "")
 
 
 def _inside(path: Path) -> str:

@@ -117,7 +117,7 @@ def _why_unknown(path: Path) -> str:
         start = file.read(12)
     if not start:
         return f"the picture {path} is empty."
-    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS:
+    if start[4:8] == b"ftyp" and start[8:12] in HEIC_BRANDS and "HEIF" not in Image.OPEN:
         return f"{path} is a HEIC picture: pip install pillow-heif to read it, or save it as JPEG."
     return f"{path} is not a picture in a known format, or it is damaged: save it as JPEG or PNG."
 

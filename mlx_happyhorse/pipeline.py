@@ -19,6 +19,7 @@ from .latents import Latents
 from .media import Clip
 from .models.transformer import Transformer, TransformerConfig
 from .picture import Picture, digest, open_picture
+from .precision import DTYPES
 from .prompts import MAX_TOKENS, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
@@ -43,6 +44,10 @@ class HappyHorse:
         """Opens a model by name, Hub repo or folder. Raises RequestError if there is no such model.
 
         `dtype` replaces what the transformer's large matrices are computed in, say fp16 for bf16."""
+        if not isinstance(model, str | Path):
+            raise RequestError(f"a model is a name, a Hub repo or a folder, not {model!r}.")
+        if dtype not in (None, *DTYPES.values()):
+            raise RequestError(f"dtype is one of {', '.join(map(str, DTYPES.values()))}, not {dtype!r}.")
         mx.set_cache_limit(CACHE_BYTES)
         return cls(hub.find(model), str(model), dtype)
 
@@ -173,6 +178,8 @@ class HappyHorse:
 
     def encode_texts(self, prompts: Iterable[str]) -> list[mx.array]:
         """The same for several prompts, with the encoder loaded once."""
+        if isinstance(prompts, str):
+            raise RequestError("several prompts are a list: for one there is encode_text.")
         tokenizer = load_tokenizer(self._tokenizer_file)
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder") as encoder:

@@ -70,7 +70,8 @@ class Prompt:
     background_sound: str | None = None
 
     def __post_init__(self) -> None:
-        if not all(isinstance(line, Line) for line in self.dialogue):
+        lines = self.dialogue
+        if not isinstance(lines, Sequence) or not all(isinstance(line, Line) for line in lines):
             raise RequestError("a prompt's dialogue is a list of Line(speaker, language, text).")
         if not isinstance(self.background_sound, str | None):
             raise RequestError(f"a background sound is words, not {self.background_sound!r}.")

@@ -77,11 +77,12 @@ def open_recording(sound: Sound) -> Recording:
         name, frames = "the recording", _from_samples(sound)
     try:
         recording = _read(frames)
+    except (av.FFmpegError, LookupError) as error:
+        raise RequestError(f"{name} is no recording, or it is damaged: save it as wav.") from error
     except OSError as error:
         raise RequestError(f"the recording {name} cannot be opened: {error.strerror or error}.") from error
-    except (av.FFmpegError, ValueError, LookupError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise RequestError(f"{name} cannot be read as a recording: {reason}.") from error
+    except ValueError as error:
+        raise RequestError(f"{name} cannot be read as a recording: {error}.") from error
     if recording.seconds < SHORTEST:
         raise RequestError(f"{name} lasts {recording.seconds:.2f} s, too short for a voice.")
     if not recording.voice.any():
@@ -119,20 +120,33 @@ def _joined(frames: list[av.AudioFrame], rate: int) -> np.ndarray:
 
 
 def _from_file(path: Path) -> Iterator[av.AudioFrame]:
+    if path.is_file() and not path.stat().st_size:
+        raise ValueError("it is empty")
     with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": DEMUXERS}) as container:
         if not container.streams.audio:
             raise ValueError("it holds no sound")
-        stream, seconds = container.streams.audio[0], 0.0
+        stream, seconds, damaged = container.streams.audio[0], 0.0, False
         if stream.codec_context is None:
             raise ValueError("its sound is in an unknown codec")
         if stream.rate not in RATES:
             raise ValueError(f"its sample rate is {stream.rate} Hz")
-        for frame in container.decode(stream):
-            seconds += frame.samples / frame.sample_rate
-            yield frame
+        for packet in container.demux(stream):
+            try:
+                frames = packet.decode()
+            except av.InvalidDataError:
+                damaged = True
+                continue
+            for frame in frames:
+                seconds += frame.samples / frame.sample_rate
+                yield frame
+        if not seconds and damaged:
+            raise ValueError("it is damaged")
         promised = max((container.duration or 0) / av.time_base, _promised_by_wav(path))
-        if seconds < 0.9 * promised:
-            warnings.warn(f"{path} is cut off after {seconds:.1f} of {promised:.1f} s.", stacklevel=2)
+        if damaged or seconds < 0.9 * promised:
+            whole = max(seconds, promised)
+            warnings.warn(
+                f"{path} is cut off or damaged: {seconds:.1f} of {whole:.1f} s can be read.", stacklevel=2
+            )
 
 
 def _promised_by_wav(path: Path) -> float:

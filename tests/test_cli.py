@@ -16,7 +16,7 @@ from commands import SHORT, read_until, run, settings_in
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import Clip, HappyHorse
+from mlx_happyhorse import Clip, HappyHorse, cli
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -77,6 +77,7 @@ def test_wrong_requests_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments,
         ["--seed", "x"],
         ["--oops"],
         ["--neg", "x"],
+        ["y"],
         ["--prompt", "y"],
         ["--prompt-file", "y"],
     ],
@@ -130,6 +131,25 @@ def test_a_run_outlives_whoever_watched_it(tmp_path):
     assert (tmp_path / "clip.mp4").exists()
 
 
+def test_a_run_needs_no_standard_streams(tmp_path):
+    command = f'"{sys.executable}" -m mlx_happyhorse generate x {" ".join(SHORT)} <&- >&- 2>&-'
+    assert subprocess.run(command, shell=True).returncode == 0
+    assert (tmp_path / "clip.mp4").exists()
+
+
+def test_an_interruption_waits_for_imports(monkeypatch, capsys):
+    """A module whose import is broken off is half there, or crashes."""
+    imported = []
+
+    def import_module(name):
+        os.kill(os.getpid(), signal.SIGINT)
+        imported.append(name)
+
+    monkeypatch.setattr(cli, "import_module", import_module)
+    assert run("generate", "x", *SHORT) == 130
+    assert imported and "Interrupted" in capsys.readouterr().err
+
+
 def test_help_and_import_load_neither_pytorch_nor_gradio():
     code = (
         "import sys, mlx_happyhorse\n"
@@ -152,7 +172,7 @@ def test_convert_reports_and_refuses(tmp_path, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "out"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_an_interrupted_run_leaves_nothing(tmp_path, number):
     command = [sys.executable, "-m", "mlx_happyhorse", "generate", "x", "--steps", "100", "--seconds", "5"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, env=os.environ) as process:
@@ -160,7 +180,7 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, number):
         asked = time.monotonic()
         process.send_signal(number)
         rest = process.stderr.read().decode()
-    assert process.returncode == (130 if number == signal.SIGINT else 143)
+    assert process.returncode == 128 + number
     assert time.monotonic() - asked < 30
     assert "Traceback" not in rest
     assert list(tmp_path.iterdir()) == []
@@ -219,18 +239,19 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["x", "--dialogue", "hi"], "write it as 'speaker, language: text'"),
         (["x", "--image", "missing.png"], "missing.png cannot be opened: No such file"),
         (["x", "--image", "~no-such-person/a.png"], "a home folder that does not exist"),
+        (["x", "--image", ""], "a file's name is empty"),
         (["x", "--image", "empty"], "empty is empty"),
         (["x", "--image", "."], "cannot be opened: Is a directory"),
         (["x", "--image", "noise.wav"], "not a picture in a known format"),
         (["x", "--audio", "missing.wav"], "missing.wav cannot be opened: No such file"),
         (["x", "--audio", "empty"], "cannot be read as a recording"),
-        (["x", "--audio", "picture.png"], "cannot be read as a recording"),
+        (["x", "--audio", "picture.png"], "is no recording, or it is damaged: save it as wav"),
         (["x", "--audio", "short.wav"], "lasts 0.01 s, too short"),
         (["x", "--audio", "long.wav"], "longer than 60 s"),
         (["x", "--upscale", "540p", "--width", "2048", "--height", "2048"], "no smaller than"),
         (["x", "--upscale", "540p", "--model", "small"], "holds no upscaler to 540p"),
         (["--config-from-metadata", "missing.mp4"], "missing.mp4 cannot be read: No such file"),
-        (["--config-from-metadata", "empty"], "is no video file"),
+        (["--config-from-metadata", "empty"], "is no clip of ours"),
         (["--config-from-metadata", "foreign.json"], "made by something else"),
         (["--config-from-metadata", "later.json"], "format 2, this version reads 1: update"),
         (["--config-from-metadata", "list.json"], "made by something else"),

@@ -87,6 +87,7 @@ def test_an_upscaled_clip_is_repeated(monkeypatch):
     assert settings_in("a.mp4") == settings_in("b.mp4")
 
 
+@pytest.mark.filterwarnings("ignore:tiny")
 def test_a_clip_that_was_stopped_is_said_to_become_another(capsys):
     *_, last = HappyHorse.load("tiny").stream("x", seconds=0.2, width=64, height=64)
     last.latents.settings["stopped"] = "after denoise step 2 of 8"
@@ -124,6 +125,16 @@ def test_info_shows_what_a_clip_was_made_of(capsys):
     shown = capsys.readouterr().out
     assert "model             tiny" in shown and "seed              3" in shown
     assert "prompt\nA red?[31m ball." in shown
+
+
+def test_latents_say_what_they_are_of_too(capsys):
+    assert run("generate", "x", *SHORT, "--save-latents") == 0
+    assert run("info", "clip.mp4") == 0
+    of_clip = capsys.readouterr().out
+    assert run("info", "clip.latents.safetensors") == 0
+    assert capsys.readouterr().out == of_clip
+    assert run("generate", "--config-from-metadata", "clip.latents.safetensors", "-o", "again.mp4") == 0
+    assert np.array_equal(frames_of("clip.mp4"), frames_of("again.mp4"))
 
 
 def test_info_may_be_cut_short(tmp_path):

@@ -7,7 +7,7 @@ import av
 import numpy as np
 import pytest
 
-from mlx_happyhorse import Clip, HappyHorseError, media
+from mlx_happyhorse import Clip, HappyHorseError, RequestError, media
 
 
 @pytest.fixture
@@ -79,3 +79,17 @@ def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, 
         clip.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]
     assert path.read_bytes() == b"older"
+
+
+@pytest.mark.parametrize(
+    ("video", "audio", "message"),
+    [
+        (np.zeros((1, 4, 4, 3)), np.zeros((4, 2), np.float32), "video is uint8"),
+        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "video is uint8"),
+        (np.zeros((1, 5, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "even numbers"),
+        (np.zeros((1, 4, 4, 3), np.uint8), np.zeros(4, np.float32), "audio is float32"),
+    ],
+)
+def test_what_cannot_be_a_clip_is_refused(video, audio, message):
+    with pytest.raises(RequestError, match=message):
+        Clip(video, audio)

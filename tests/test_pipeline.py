@@ -6,7 +6,7 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_happyhorse import HappyHorse, RequestError
+from mlx_happyhorse import HappyHorse, Line, Prompt, RequestError
 from mlx_happyhorse.models.audio_vae import AudioVAE
 
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
@@ -133,3 +133,18 @@ def test_a_given_recording_is_never_updated(horse):
 
 def test_the_embedded_model_is_small(horse):
     assert sum(p.stat().st_size for p in horse.folder.rglob("*")) <= 12_000_000
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: HappyHorse.load(None),
+        lambda: HappyHorse.load("tiny", dtype="half"),
+        lambda: HappyHorse.load("tiny").encode_texts("a ball"),
+        lambda: Prompt("a ball", dialogue=None),
+        lambda: Prompt("a ball", dialogue=Line("Man", "English", "hi")),
+    ],
+)
+def test_slips_in_scripts_are_named(mistake):
+    with pytest.raises(RequestError):
+        mistake()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
@@ -28,14 +31,16 @@ DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    _prepare_process()
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _say_once(set())
         verbose = False
         try:
-            options = _parser().parse_args(arguments)
+            options = _options(arguments)
             verbose = options.verbose
+            with _uninterrupted():
+                import_module("mlx_happyhorse.pipeline")
             options.run(options)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -52,7 +57,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _fail(str(error), FAILED, verbose)
         except Exception as error:
             advice = "" if verbose else " Run it again with --verbose to see where."
-            return _fail(f"{type(error).__name__}: {error}.{advice}", FAILED, verbose)
+            message = f"{type(error).__name__}: {error}".rstrip(".")
+            return _fail(f"{message}.{advice}", FAILED, verbose)
+
+
+def _prepare_process() -> None:
+    """What a shell, a pipe or a terminal that is closed may have left in another state."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:  # it is closed, and the next file to be opened would take its place
+            os.open(os.devnull, os.O_RDWR)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back: an extension module whose import is broken off may crash."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _say_once(said: set[str]) -> Callable[..., None]:
@@ -79,6 +110,16 @@ class _Parser(argparse.ArgumentParser):
         self.exit(ASKED_WRONGLY, f"Error: {message}. See {self.prog} --help.\n")
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    options, rest = _parser().parse_known_args(arguments)
+    if rest:
+        unknown = next((word for word in rest if word.startswith("-")), None)
+        options.parser.error(
+            f"there is no option {unknown}" if unknown else "several words belong in quotation marks"
+        )
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="happyhorse", description="Video with sound from text, at home.")
     parser.add_argument("--version", action="version", version=__version__)
@@ -87,5 +128,5 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         add(command)
         command.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, parser=command)
     return parser

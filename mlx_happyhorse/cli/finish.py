@@ -87,7 +87,8 @@ def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
     for file in files:
         if os.path.isfile(file):  # noqa: PTH113
             return file
+    again = f" --config-from-metadata {path}" if path.suffix == VIDEO else ""
     raise RequestError(
-        f"{path} has no latents beside it ({files[-1].name}): make it again with "
-        f"happyhorse generate --save-latents --config-from-metadata {path}"
+        f"{path} has no latents beside it ({files[-1].name}). They are kept by: "
+        f"happyhorse generate --save-latents{again}"
     )

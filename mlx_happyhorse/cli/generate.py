@@ -37,7 +37,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     prompt = words.add_mutually_exclusive_group()
     prompt.add_argument("words", nargs="?", metavar="prompt", help="in words; - reads it from standard input")
     prompt.add_argument("--prompt", help="the same, as an option")
-    prompt.add_argument("--prompt-file", metavar="FILE", help="a text file with the prompt")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="a text file with it")
     words.add_argument(
         "--dialogue",
         action="append",
@@ -45,14 +45,18 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="'speaker, language: text', once for every line; puts the prompt into the model's own form",
     )
     words.add_argument("--background-sound", metavar="SOUND", help="heard besides the voices; the same form")
-    words.add_argument("--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1")
+    words.add_argument(
+        "--negative-prompt",
+        metavar="PROMPT",
+        help="to avoid, in place of the usual flaws; distilled models do not look at it",
+    )
     words.add_argument("--image", metavar="FILE", help="a picture: the first frame, and the clip's shape")
     words.add_argument("--audio", metavar="FILE", help="a recording: what is heard, and the clip's length")
-    clip = parser.add_argument_group("how")
-    clip.add_argument("--model", "-m", help="a name, a Hub repo or a folder (tiny)")
+    parser.add_argument("--model", "-m", help="a name, a Hub repo or a folder (tiny)")
+    clip = parser.add_argument_group("how", "without: as picture and recording suggest, else the model's own")
     clip.add_argument("--seconds", type=float, help="length, 0.2 to 60")
-    clip.add_argument("--width", type=int, help="pixels, a multiple of 32")
-    clip.add_argument("--height", type=int, help="pixels, a multiple of 32")
+    clip.add_argument("--width", type=int, help="pixels, rounded down to a multiple of 32")
+    clip.add_argument("--height", type=int, help="the same")
     clip.add_argument("--steps", type=int, help="steps of denoising")
     clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
     clip.add_argument(
@@ -68,7 +72,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_align_corners(upscale)
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--output", "-o", default="clip.mp4", help="{seed} stands for the seed (clip.mp4, clip_1.mp4 …)"
+        "--output",
+        "-o",
+        default="clip.mp4",
+        help="{seed} stands for the seed; a name that is taken gets a number (clip.mp4, then clip_1.mp4)",
     )
     files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
     files.add_argument(
@@ -133,7 +140,8 @@ def run(options: argparse.Namespace) -> None:
             output.say_what_is_kept()
             raise
         if not complete:
-            raise KeyboardInterrupt(f"the clip is what there was {clip.settings.get('stopped', 'to decode')}")
+            stopped = clip.settings.get("stopped")
+            raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
@@ -160,11 +168,11 @@ def _prompt(options: argparse.Namespace) -> str | Prompt | None:
     from ..prompts import Line, Prompt
 
     text = options.words if options.prompt is None else options.prompt
-    if text == "-":
+    if "-" in (text, options.prompt_file):
         if sys.stdin is None:
             raise RequestError("standard input is closed: give the prompt in words.")
         text = _read_text(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "standard input")
-    if options.prompt_file is not None:
+    elif options.prompt_file is not None:
         text = _prompt_file(expanded(options.prompt_file))
     if options.dialogue is None and options.background_sound is None:
         return text
