@@ -3,7 +3,6 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-import torch
 
 from mlx_happyhorse import HappyHorse, sampling, upscaling
 from mlx_happyhorse.run import Run
@@ -23,6 +22,8 @@ def normal(*shape, seed=0):
 @pytest.mark.parametrize("size", [(10, 14), (8, 12), (6, 4), (15, 31)])
 @pytest.mark.parametrize("align_corners", [True, False])
 def test_latents_are_resized_as_pytorch_does(size, align_corners):
+    import torch
+
     low = normal(3, 4, 6, 48)
     theirs = torch.nn.functional.interpolate(
         torch.tensor(np.array(low)).permute(3, 0, 1, 2)[None],
