@@ -100,7 +100,7 @@ def arguments(settings: dict[str, Any]) -> dict[str, Any]:
     if "seed" not in values:
         raise RequestError("its noise came from a script, not from a seed: it cannot be repeated.")
     for name in ("image", "audio"):
-        if given := settings.get(name):
+        if (given := settings.get(name)) is not None:
             path = given.get("path") if isinstance(given, dict) else given
             if not isinstance(path, str):
                 raise RequestError(f"its {name} was no file: name one with --{name}.")

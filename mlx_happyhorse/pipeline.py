@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Unpack
+from typing import Any, Unpack, cast
 
 import mlx.core as mx
 import numpy as np
@@ -20,7 +20,7 @@ from .media import Clip
 from .models.transformer import Transformer, TransformerConfig
 from .picture import Picture, digest, open_picture
 from .precision import DTYPES
-from .prompts import MAX_TOKENS, Prompt, load_tokenizer, tokenize
+from .prompts import MAX_TOKENS, NEGATIVE_PROMPT, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
 from .run import Run, State, decode
@@ -118,7 +118,7 @@ class HappyHorse:
         if size := latents.settings.get("upscale"):
             raise RequestError(f"these latents were upscaled to {size} already.")
         asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
-        request = self.request(**asked)
+        request = self._complete(asked.pop("prompt"), cast(Settings, asked))
         if latents.video.shape[:3] != request.latent_shapes[0] or len(latents.audio) != request.sounds:
             raise RequestError("these latents do not have the size that their settings speak of.")
         needed = _needed(request, latents.picture)
@@ -131,17 +131,21 @@ class HappyHorse:
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
-        request = Request.complete(prompt, settings, self.config["sampling"])
+        request = self._complete(prompt, settings)
         if self.distilled and request.guidance != 1:
             raise RequestError(f"{self.name} is distilled, it works without guidance: leave it out, or at 1.")
-        if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
-            raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
         negative = settings.get("negative_prompt")
-        if negative is not None and negative not in request.avoided.values():
+        if negative not in (None, NEGATIVE_PROMPT, *request.avoided.values()):
             why = "is distilled and has no guidance" if self.distilled else "runs at guidance 1"
             warnings.warn(f"the negative prompt does nothing: {self.name} {why}.", stacklevel=2)
-        if request.upscale_negative_prompt is not None and "upscale" not in request.avoided:
-            warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=2)
+        return request
+
+    def _complete(self, prompt: str | Prompt, settings: Settings) -> Request:
+        request = Request.complete(prompt, settings, self.config["sampling"])
+        if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
+            raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
+        if request.upscale and request.upscale_negative_prompt and request.upscale_guidance == 1:
+            warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=3)
         return request
 
     def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
@@ -150,7 +154,7 @@ class HappyHorse:
         dtype = None if self.dtype is None else str(self.dtype).rpartition(".")[2]
         model = {"model": self.name, "variant": self.variant, "dtype": dtype, "weights": prints}
         about = metadata.envelope() | asdict(request) | model
-        if request.negative_prompt not in request.avoided.values():
+        if request.negative_prompt == NEGATIVE_PROMPT and NEGATIVE_PROMPT not in request.avoided.values():
             about["negative_prompt"] = None
         if request.upscale is None:
             about |= dict.fromkeys(Upscaling.__annotations__)

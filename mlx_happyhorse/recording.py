@@ -101,6 +101,8 @@ def _read(frames: Iterator[av.AudioFrame]) -> Recording:
     voice, sound, heard = [], [], 0
     most = MAX_SECONDS * first.sample_rate + first.sample_rate // FPS
     for frame in chain([first], frames):
+        if (frame.layout.name, frame.sample_rate) != (first.layout.name, first.sample_rate):
+            raise ValueError("its channels or its rate change on the way, save it as wav")
         if not np.isfinite(frame.to_ndarray()).all():
             raise ValueError("it holds samples that are no numbers")
         voice += hear.resample(frame)
@@ -125,7 +127,8 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
     with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": DEMUXERS}) as container:
         if not container.streams.audio:
             raise ValueError("it holds no sound")
-        stream, seconds, damaged = container.streams.audio[0], 0.0, False
+        stream, seconds = container.streams.audio[0], 0.0
+        failed = damaged = False
         if stream.codec_context is None:
             raise ValueError("its sound is in an unknown codec")
         if stream.rate not in RATES:
@@ -133,20 +136,27 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
         for packet in container.demux(stream):
             try:
                 frames = packet.decode()
-            except av.InvalidDataError:
-                damaged = True
+            except av.FFmpegError:
+                failed = True
                 continue
+            damaged |= failed and bool(frames)  # what comes after all sound is no part of it
             for frame in frames:
                 seconds += frame.samples / frame.sample_rate
                 yield frame
-        if not seconds and damaged:
+        if failed and not seconds:
             raise ValueError("it is damaged")
-        promised = max((container.duration or 0) / av.time_base, _promised_by_wav(path))
-        if damaged or seconds < 0.9 * promised:
-            whole = max(seconds, promised)
-            warnings.warn(
-                f"{path} is cut off or damaged: {seconds:.1f} of {whole:.1f} s can be read.", stacklevel=2
-            )
+        if damaged:
+            warnings.warn(f"{path} is damaged: what cannot be read is left out.", stacklevel=2)
+        promised = max(_promised_by(stream), _promised_by_wav(path))
+        if seconds < 0.9 * promised:
+            warnings.warn(f"{path} seems cut off after {seconds:.1f} of {promised:.1f} s.", stacklevel=2)
+
+
+def _promised_by(stream: av.AudioStream) -> float:
+    """Seconds that the file speaks of, unless that is FFmpeg's guess from its size."""
+    if stream.duration is None or stream.time_base is None or stream.container.format.name == "aac":
+        return 0.0
+    return float(stream.duration * stream.time_base)
 
 
 def _promised_by_wav(path: Path) -> float:

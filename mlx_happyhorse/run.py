@@ -14,7 +14,7 @@ from .latents import Latents
 from .media import Clip
 from .picture import fit
 from .recording import Recording
-from .request import Request
+from .request import Request, Upscaling
 from .sampling import Draw, Step, draw_from
 
 if TYPE_CHECKING:
@@ -138,7 +138,8 @@ class Run:
         request = self.request
         width, height = request.final_size
         image = yield from self._first_frame(latents.picture, width, height)
-        yield self._state("upscale", 0, request.upscale_steps, latents)
+        not_yet = replace(latents, settings=latents.settings | {"stopped": "before upscaling"})
+        yield self._state("upscale", 0, request.upscale_steps, not_yet)
         for step in self.horse.upscale(
             text.prompt,
             latents.video,
@@ -161,6 +162,8 @@ class Run:
 def decode(horse: HappyHorse, latents: Latents) -> Stages[None]:
     """The last two stages, picture and sound."""
     settings, total = latents.settings, len(latents.video)
+    if settings.get("upscale") is None:  # whatever is to be done with its latents later
+        settings = settings | dict.fromkeys(Upscaling.__annotations__)
     yield State("picture", 0, total, settings, latents)
     windows: list[np.ndarray] = []
     for window in horse.decode_video(latents.video):

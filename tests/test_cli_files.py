@@ -47,15 +47,40 @@ def small_540p(monkeypatch):
 
 def test_the_latents_of_both_stages_are_kept(tmp_path, small_540p):
     assert run("generate", "x", *SHORT, "--save-latents", "--upscale", "540p") == 0
-    names = ["clip.base.latents.safetensors", "clip.latents.safetensors", "clip.mp4"]
+    names = ["clip.before-upscaling.latents.safetensors", "clip.latents.safetensors", "clip.mp4"]
     assert sorted(p.name for p in tmp_path.iterdir()) == names
     assert run("decode", "clip.mp4") == 0
     assert run("upscale", "clip.mp4") == 0
-    assert run("decode", "clip.base.latents.safetensors", "-o", "small.mp4") == 0
+    assert run("decode", "clip.before-upscaling.latents.safetensors", "-o", "small.mp4") == 0
     assert run("upscale", "clip.latents.safetensors") == 2
     for name in ("clip_1.mp4", "clip_540p.mp4"):
         assert np.array_equal(frames_of(name), frames_of("clip.mp4"))
-    assert frames_of("small.mp4").shape[2] == 64
+    assert run("generate", "x", *SHORT, "-o", "plain.mp4") == 0
+    assert np.array_equal(frames_of("small.mp4"), frames_of("plain.mp4"))
+    small, plain = settings_in("small.mp4"), settings_in("plain.mp4")
+    assert {k for k in plain if small[k] != plain[k]} == {"weights"}
+
+
+@pytest.mark.parametrize(
+    "there", ["a.latents.safetensors", "a.before-upscaling.latents.safetensors", "a.json"]
+)
+def test_what_a_lost_clip_left_is_not_mixed_with_another(tmp_path, there):
+    (tmp_path / there).write_text("mine")
+    assert run("generate", "x", *SHORT, "--save-latents", "--metadata", "-o", "a.mp4") == 0
+    made = {"a_1.mp4", "a_1.json", "a_1.latents.safetensors"}
+    assert {p.name for p in tmp_path.iterdir()} == made | {there}
+    assert (tmp_path / there).read_text() == "mine"
+
+
+def test_a_run_stopped_before_it_is_upscaled_says_so(monkeypatch, capsys, small_540p):
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(HappyHorse, "upscale", stop)
+        assert run("generate", "x", *SHORT, "--upscale", "540p", "--keep-stopped") == 130
+    assert "the clip is what there was before upscaling" in capsys.readouterr().err
+    assert settings_in("clip.mp4")["stopped"] == "before upscaling"
 
 
 def test_an_upscaled_clip_outlives_a_decoder_that_fails(tmp_path, monkeypatch, capsys, small_540p):
@@ -69,9 +94,9 @@ def test_an_upscaled_clip_outlives_a_decoder_that_fails(tmp_path, monkeypatch, c
     with monkeypatch.context() as patch:
         patch.setattr(HappyHorse, "upscale", fail)
         assert run("generate", "x", *SHORT, "--save-latents", "--upscale", "540p", "-o", "b.mp4") == 1
-    assert "happyhorse upscale --to 540p b.base.latents.safetensors" in capsys.readouterr().err
+    assert "happyhorse upscale --to 540p b.before-upscaling.latents.safetensors" in capsys.readouterr().err
     assert run("decode", "clip.latents.safetensors") == 0
-    assert run("upscale", "b.base.latents.safetensors", "-o", "c.mp4") == 0
+    assert run("upscale", "b.before-upscaling.latents.safetensors", "-o", "c.mp4") == 0
     assert np.array_equal(frames_of("clip.mp4"), frames_of("c.mp4"))
 
 

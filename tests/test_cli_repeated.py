@@ -65,6 +65,18 @@ def test_what_a_clip_had_can_be_left_out(tmp_path, monkeypatch, capsys):
     assert "without upscale" not in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("ignore:tiny")
+def test_a_size_does_not_outlive_its_upscaling(tmp_path, monkeypatch):
+    monkeypatch.setitem(request.UPSCALED, "540p", (96, 128))
+    monkeypatch.setitem(request.UPSCALED, "1080p", (128, 128))
+    size = {"width": 64, "height": 64, "upscale": "540p", "upscale_size": (96, 96), "upscale_steps": 1}
+    HappyHorse.load("tiny").generate("x", seconds=0.2, steps=1, **size).save("a.mp4")
+    again = ["generate", "--config-from-metadata", "a.mp4", "-o", "b.mp4"]
+    assert run(*again) == run(*again, "--upscale", "1080p") == 0
+    assert settings_in("b.mp4")["upscale_size"] == [96, 96]
+    assert settings_in("b_1.mp4")["upscale_size"] is None and frames_of("b_1.mp4").shape[2] == 128
+
+
 def test_another_kind_of_model_takes_its_own_steps_and_guidance(tmp_path, capsys):
     assert run("generate", "x", *SHORT, "--metadata") == 0
     settings = json.loads((tmp_path / "clip.json").read_text())

@@ -97,7 +97,9 @@ def test_local_windows(parts):
     per_frame = height // 2 * width // 2
     queries, keys = (parts[f"rope.v1.{name}_ranges"][:frames].tolist() for name in "qk")
     reach = max(stop // per_frame - 1 - frame for frame, (_, stop) in enumerate(keys))
-    for first, last, *window in local_windows(frames, reach):
+    windows = local_windows(frames, reach)
+    assert [frame for first, last, *_ in windows for frame in range(first, last)] == list(range(frames))
+    for first, last, *window in windows:
         for frame in range(first, last):
             assert queries[frame] == [frame * per_frame, (frame + 1) * per_frame]
             assert keys[frame] == [bound * per_frame for bound in window]

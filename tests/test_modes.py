@@ -11,7 +11,7 @@ import pytest
 from models import golden_model
 from sounds import best_lag, heard_in, speech
 
-from mlx_happyhorse import HappyHorse, Latents, RequestError, metadata, picture, recording
+from mlx_happyhorse import HappyHorse, Latents, RequestError, metadata, picture, recording, sampling
 from mlx_happyhorse.models import audio_vae
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -157,6 +157,40 @@ def test_upscaling_later_away_from_something_else_can_be_repeated(guidance):
         again = horse.generate(**metadata.arguments(larger.clip.settings))
     assert np.array_equal(again.video, larger.clip.video)
     assert again.settings == larger.clip.settings
+
+
+def test_super_resolution_may_avoid_something_else(tiny):
+    base = {"seconds": 0.3, **SIZE, **LARGER, "upscale_guidance": 3.5}
+    other = tiny.generate("x", **base, upscale_negative_prompt="purple")
+    assert not np.array_equal(tiny.generate("x", **base).video, other.video)
+    assert np.array_equal(tiny.generate("x", **base, negative_prompt="purple").video, other.video)
+    assert other.settings["negative_prompt"] is None
+
+
+def test_weak_guidance_is_not_stronger_late(tiny):
+    """The reference has 2 there, whatever it had before."""
+    horse = golden_model("base")
+    text, negative, *noise = (
+        mx.random.normal(shape, key=mx.random.key(i))
+        for i, shape in enumerate([(5, 32), (4, 32), (2, 4, 4, 48), (5, 64)])
+    )
+    *_, last = horse.denoise(text, *noise, steps=4, negative_text=negative, guidance=1.5)
+    *_, flat = sampling.denoise(
+        horse._load("transformer"),
+        text,
+        *noise,
+        steps=4,
+        negative_text=negative,
+        guidance=sampling.Guidance(1.5, 1.5, late_video=1.5),
+    )
+    assert mx.array_equal(last.video, flat.video)
+
+
+def test_a_base_clip_may_be_upscaled_by_a_distilled_models_upscaler():
+    small = SIZE | {"seconds": 0.3}
+    *_, last = golden_model("base").stream("x", **small)
+    *_, larger = golden_model("distill").finish(last.latents, **LARGER)
+    assert larger.clip.settings["guidance"] == 5
 
 
 def test_finishing_takes_the_settings_of_upscaling_alone(tiny):

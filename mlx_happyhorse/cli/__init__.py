@@ -39,8 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             options = _options(arguments)
             verbose = options.verbose
-            with _uninterrupted():
-                import_module("mlx_happyhorse.pipeline")
+            with _signals_held_back():
+                _import_everything()
             options.run(options)
             if sys.stdout is not None:
                 sys.stdout.flush()
@@ -76,14 +76,26 @@ def _prepare_process() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+def _import_everything() -> None:
+    from tqdm import tqdm
+
+    import_module("mlx_happyhorse.pipeline")
+    tqdm.get_lock()
+
+
 @contextmanager
-def _uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back: an extension module whose import is broken off may crash."""
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+def _signals_held_back() -> Iterator[None]:
+    """Obeys them afterwards: what is broken off while it is imported is half there, or crashes."""
+    came: list[int] = []
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for late in came:
+        signal.raise_signal(late)
 
 
 def _say_once(said: set[str]) -> Callable[..., None]:
@@ -115,7 +127,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         unknown = next((word for word in rest if word.startswith("-")), None)
         options.parser.error(
-            f"there is no option {unknown}" if unknown else "several words belong in quotation marks"
+            f"there is no option {unknown}"
+            if unknown
+            else f"{rest[0]!r} is one too many (a prompt of several words belongs in quotation marks)"
         )
     return options
 

@@ -17,8 +17,12 @@ from .terminal import with_bars
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("540p", "1080p"), default="540p", help="(540p)")
-    parser.add_argument("--steps", type=int, help="(5)")
-    parser.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is none (1)")
+    parser.add_argument("--steps", type=int, help="(5, or what its run asked for)")
+    parser.add_argument(
+        "--guidance",
+        type=float,
+        help="how strictly to follow the prompt (1, none, or what its run asked for)",
+    )
     parser.add_argument(
         "--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1 (the clip's)"
     )
@@ -73,7 +77,7 @@ def _finish(file: Path, output: Output, model: str | None, asked: dict[str, Any]
 
 
 def _stem(file: Path) -> str:
-    return file.name.removesuffix(LATENTS).removesuffix(BASE.removesuffix(LATENTS))
+    return file.name.removesuffix(BASE).removesuffix(LATENTS)
 
 
 def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:

@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     words.add_argument(
         "--negative-prompt",
         metavar="PROMPT",
-        help="to avoid, in place of the usual flaws; distilled models do not look at it",
+        help="to avoid, in place of the usual flaws, where guidance is above 1 (distilled models have none)",
     )
     words.add_argument("--image", metavar="FILE", help="a picture: the first frame, and the clip's shape")
     words.add_argument("--audio", metavar="FILE", help="a recording: what is heard, and the clip's length")
@@ -116,7 +116,8 @@ def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
     from .. import metadata
 
-    before = metadata.read(options.config_from_metadata) if options.config_from_metadata else {}
+    source = options.config_from_metadata
+    before = {} if source is None else metadata.read(source)
     arguments = _arguments(options, before)
     output = Output(options.output, settings=options.metadata, latents=options.save_latents)
 

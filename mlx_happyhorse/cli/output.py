@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ..latents import Latents
     from ..media import Clip
 
-VIDEO, SETTINGS, LATENTS, BASE = ".mp4", ".json", ".latents.safetensors", ".base.latents.safetensors"
+VIDEO, SETTINGS, LATENTS = ".mp4", ".json", ".latents.safetensors"
+BASE = f".before-upscaling{LATENTS}"
 
 
 class Output:
@@ -38,9 +39,11 @@ class Output:
     def keep(self, latents: Latents, upscale: str | None = None) -> None:
         """Saves latents as soon as they are there, as what comes after may fail; `upscale` says to what
         size they will be upscaled."""
+        if not self.with_latents:
+            return
         self.clip = self.clip or self._free(latents.settings["seed"])
         path = self.clip.with_suffix(BASE if upscale else LATENTS)
-        if not self.with_latents or path in self.kept:
+        if path in self.kept:  # the run was stopped after them
             return
         try:
             latents.save(path)
@@ -58,20 +61,21 @@ class Output:
         fails, or if its latents could not be kept."""
         path = clip.save(self.clip or self._free(clip.settings["seed"]), overwrite=False)
         self.clip, self.kept = None, {}
-        if self.with_settings:
-            _save_settings(clip.settings, path.with_suffix(SETTINGS))
         frames, height, width, _ = clip.video.shape
         say(
             f"{path}: {frames} frames of {width}×{height}, {frames / clip.fps:.2f} s, "
             f"seed {clip.settings['seed']}, made in {time.monotonic() - started:.1f} s"
         )
+        if self.with_settings:
+            _save_settings(clip.settings, path.with_suffix(SETTINGS))
         if self.not_kept is not None:
             raise self.not_kept
 
     def _free(self, seed: int | None) -> Path:
         wanted = expanded(self.name.replace("{seed}", str(seed)))
         for path in numbered(wanted):
-            if not any(path.with_suffix(ending).exists() for ending in self.endings):
+            files = path, *(path.with_suffix(ending) for ending in self.endings)
+            if not any(file.exists() for file in files):
                 return path
         raise AssertionError
 
