@@ -174,12 +174,12 @@ def test_weak_guidance_is_not_stronger_late(tiny):
         mx.random.normal(shape, key=mx.random.key(i))
         for i, shape in enumerate([(5, 32), (4, 32), (2, 4, 4, 48), (5, 64)])
     )
-    *_, last = horse.denoise(text, *noise, steps=4, negative_text=negative, guidance=1.5)
+    *_, last = horse.denoise(text, *noise, steps=8, negative_text=negative, guidance=1.5)
     *_, flat = sampling.denoise(
         horse._load("transformer"),
         text,
         *noise,
-        steps=4,
+        steps=8,
         negative_text=negative,
         guidance=sampling.Guidance(1.5, 1.5, late_video=1.5),
     )

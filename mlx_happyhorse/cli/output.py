@@ -43,8 +43,6 @@ class Output:
             return
         self.clip = self.clip or self._free(latents.settings["seed"])
         path = self.clip.with_suffix(BASE if upscale else LATENTS)
-        if path in self.kept:  # the run was stopped after them
-            return
         try:
             latents.save(path)
             self.kept[path] = f"upscale --to {upscale}" if upscale else "decode"
