@@ -34,9 +34,9 @@ def read(path: str | Path) -> dict[str, Any]:
 
     Raises RequestError."""
     path = expanded(path)
-    read = {".json": _beside, ".safetensors": _among_latents}.get(path.suffix.lower(), _inside)
+    text_of = {".json": _beside, ".safetensors": _among_latents}.get(path.suffix.lower(), _inside)
     try:
-        text = read(path)
+        text = text_of(path)
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except (av.FFmpegError, ValueError, LookupError, RuntimeError) as error:

@@ -23,7 +23,7 @@ from .precision import DTYPES
 from .prompts import MAX_TOKENS, NEGATIVE_PROMPT, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
-from .run import Run, State, decode
+from .run import BEFORE_UPSCALING, Run, State, decode
 from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
 from .sequence import PATCH
 
@@ -124,6 +124,8 @@ class HappyHorse:
         needed = _needed(request, latents.picture)
         self._check_components(needed)
         about = latents.settings | self._describe(request, needed)
+        if about.get("stopped") == BEFORE_UPSCALING:
+            del about["stopped"]
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None

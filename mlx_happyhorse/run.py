@@ -46,6 +46,8 @@ class Texts:
     negative: dict[str, mx.array]
 
 
+BEFORE_UPSCALING = "before upscaling"  # where a run was stopped that can still become what was asked for
+
 T = TypeVar("T")
 Stages = Generator[State, None, T]  # shows its states and returns what it made
 
@@ -138,7 +140,7 @@ class Run:
         request = self.request
         width, height = request.final_size
         image = yield from self._first_frame(latents.picture, width, height)
-        not_yet = replace(latents, settings=latents.settings | {"stopped": "before upscaling"})
+        not_yet = replace(latents, settings=latents.settings | {"stopped": BEFORE_UPSCALING})
         yield self._state("upscale", 0, request.upscale_steps, not_yet)
         for step in self.horse.upscale(
             text.prompt,

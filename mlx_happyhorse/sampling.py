@@ -40,7 +40,7 @@ def timesteps(steps: int, shift: float = SHIFT) -> list[int]:
 
 
 def _levels(steps: int, shift: float) -> np.ndarray:
-    s = np.linspace(float(np.float32(0.999)), 0, steps + 1)[:-1]
+    s = np.linspace(float(np.float32(0.999)), 0, steps + 1)[:-1]  # of fp32, as in the reference
     return shift * s / (1 + (shift - 1) * s)
 
 

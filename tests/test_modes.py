@@ -201,6 +201,16 @@ def test_finishing_takes_the_settings_of_upscaling_alone(tiny):
         tiny.finish(last.latents, upscale_guidance=3)
 
 
+def test_upscaling_that_was_stopped_before_it_began_is_made_up_for(tiny):
+    stream = tiny.stream("A ball.", seconds=0.3, **SIZE, **LARGER)
+    state = next(s for s in stream if s.stage == "upscale")
+    stream.close()
+    *_, larger = tiny.finish(state.latents, **LARGER)
+    at_once = tiny.generate("A ball.", seconds=0.3, **SIZE, **LARGER)
+    assert np.array_equal(larger.clip.video, at_once.video)
+    assert larger.clip.settings == at_once.settings
+
+
 def test_the_sound_of_an_upscaled_clip_is_the_base_stages(tiny):
     small = tiny.generate("x", seconds=0.3, **SIZE)
     large = tiny.generate("x", seconds=0.3, **SIZE, **LARGER)

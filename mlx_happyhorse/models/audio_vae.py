@@ -127,7 +127,7 @@ class AudioVAE(nn.Module):
         """Samples (n, 2) at 51.2 kHz → mean and raw scale of the latent, both (n // 2048, 64).
 
         Beyond 29 s in windows of that length, which overlap by half and are cross-faded. The reference cuts
-        every window half a latent before the place where it puts it, so that the sound drifts; here not."""
+        them 362.5 latents apart and lays them 363 apart, so that the sound drifts; here both are 363."""
         hop = math.prod(self.config.strides)
         length, window = len(samples) // hop, self.config.window
         step = window - window // 2
