@@ -1,122 +1,165 @@
-"""Reading published checkpoints: tensors by name, and the settings that lie beside them."""
+"""One network's published tensors by name, and the settings that lie beside them."""
 
 from __future__ import annotations
 
 import json
-import zipfile
-from pathlib import Path
+from collections.abc import Iterator
+from functools import cache, cached_property
+from pathlib import PurePosixPath
 from typing import Any
 
 import mlx.core as mx
 
-from mlx_happyhorse.errors import ModelError, RequestError
-from mlx_happyhorse.weights import read_json, read_tensors
+from mlx_happyhorse.errors import ModelError
+from mlx_happyhorse.safetensors import read_header
 
-PICKLES = (".ckpt", ".pth", ".pt")
-PREFIXES = ("model.diffusion_model.", "module.")
-MAX_SETTINGS_BYTES = 1_000_000
+from .pickles import ENDINGS, read_pickle
+from .sources import INDEX, Source
+from .tensors import File, Stored, Tensor
+
+FP8_SCALE = ".__fp8_scale"
+MAX_JSON_BYTES = 16_000_000
 
 
 class Checkpoint:
     """Tensors of one network. `take` hands them out; what is left in the end nobody asked for."""
 
-    def __init__(self, path: Path):
-        if not path.exists():
-            raise RequestError(f"{path} does not exist.")
-        self.path = path
-        self.folder = path if path.is_dir() else path.parent
-        self.tensors = _strip_prefixes(_read(path))
+    def __init__(self, source: Source, path: str, shards: dict[str, str] | None = None):
+        """`path` is a file, or an index of `shards`: the file by tensor."""
+        self.source, self.path = source, PurePosixPath(path)
+        self.label = f"{source.name}/{path}" if source.name.rpartition("/")[2] != path else source.name
+        self._index = shards
+        self._opened: dict[str, dict[str, Stored]] = {}
+        self._names = dict.fromkeys(shards if shards is not None else self._tensors_in(self.path.name))
+        self._prefix = ""
+
+    @property
+    def folder(self) -> PurePosixPath:
+        return self.path.parent
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._names)
+
+    @property
+    def opened(self) -> list[str]:
+        """The files that tensors were looked up in."""
+        return [str(self.folder / name) for name in self._opened]
 
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        if name not in self.tensors:
-            raise ModelError(f"{self.path} lacks tensor {name}.")
-        return tuple(self.tensors[name].shape)
-
-    def take(self, name: str) -> mx.array:
-        self.shape(name)
-        return self.tensors.pop(name)
+        return name in self._names
 
     def keep(self, prefix: str) -> None:
         """Keeps the tensors under `prefix`, without it, and forgets all others."""
-        self.tensors = {k.removeprefix(prefix): v for k, v in self.tensors.items() if k.startswith(prefix)}
+        kept = [name.removeprefix(prefix) for name in self._names if name.startswith(prefix)]
+        self._names, self._prefix = dict.fromkeys(kept), self._prefix + prefix
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self._stored(name).shape
+
+    def take(self, name: str) -> Tensor:
+        tensor = Tensor.of(self._stored(name))
+        del self._names[name]
+        if name + FP8_SCALE in self._names:
+            scale = cache(self.take(name + FP8_SCALE).value)
+            tensor = tensor.map(lambda rows: rows * scale().astype(mx.float32))
+        return tensor
+
+    def take_together(self, *names: str) -> list[Stored]:
+        """Tensors whose rows belong together."""
+        stored = [self._stored(name) for name in names]
+        for name in names:
+            del self._names[name]
+        return stored
 
     def count(self, pattern: str) -> int:
         """How many consecutive n, from 0, have a tensor whose name starts with pattern.format(n)."""
         n = 0
-        while any(name.startswith(pattern.format(n)) for name in self.tensors):
+        while any(name.startswith(pattern.format(n)) for name in self._names):
             n += 1
         return n
 
     def settings(self, key: str) -> dict[str, Any]:
         """The JSON file beside the tensors that has `key` at its top, or nothing."""
-        for file in sorted(self.folder.glob("*.json")):
-            if file.stat().st_size > MAX_SETTINGS_BYTES:
-                continue
-            try:
-                values = json.loads(file.read_text())
-            except ValueError as error:
-                raise ModelError(f"{file} is not valid JSON: {error}.") from error
-            if isinstance(values, dict) and key in values:
-                return values
+        for path in self._beside:
+            if path.endswith(".json") and not path.endswith(INDEX):
+                values = read_json(self.source.open(path))
+                if isinstance(values, dict) and key in values:
+                    return values
         return {}
 
+    def beside(self, name: str) -> File:
+        """A file that has to lie beside the tensors. Raises ModelError if it does not."""
+        path = str(self.folder / name)
+        if path not in self.source.files:
+            raise ModelError(f"{self.label} lacks {name} beside it.")
+        return self.source.open(path)
 
-def _read(path: Path) -> dict[str, mx.array]:
-    files = _files_of(path) if path.is_dir() else [path]
-    tensors: dict[str, mx.array] = {}
-    for file in files:
-        read = _read_pickle if file.suffix in PICKLES else read_tensors
-        tensors |= read(file)
-    return tensors
+    @cached_property
+    def _beside(self) -> list[str]:
+        return [path for path in self.source.files if PurePosixPath(path).parent == self.folder]
+
+    def _stored(self, name: str) -> Stored:
+        if name not in self._names:
+            raise ModelError(f"{self.label} lacks tensor {name}.")
+        full = self._prefix + name
+        file = self.path.name if self._index is None else self._index[full]
+        tensors = self._tensors_in(file)
+        if full not in tensors:
+            raise ModelError(f"{self.label} lists tensor {full} in {file}, where it is not.")
+        return tensors[full]
+
+    def _tensors_in(self, name: str) -> dict[str, Stored]:
+        if name not in self._opened:
+            tensors = read_tensors(self.source.open(str(self.folder / name)))
+            for tensor in tensors if self._index is not None else ():
+                if self._index.get(tensor) != name:
+                    elsewhere = self._index.get(tensor, "none")
+                    raise ModelError(f"{self.label} lists tensor {tensor} in {elsewhere}, but it is in {name}.")
+            self._opened[name] = tensors
+        return self._opened[name]
 
 
-def _files_of(folder: Path) -> list[Path]:
-    for index in folder.glob("*.safetensors.index.json"):
-        names = read_json(index).get("weight_map", {}).values()
-        shards = [folder / Path(str(name)).name for name in sorted(set(names))]
-        for shard in shards:
-            if not shard.is_file():
-                raise ModelError(f"{folder} lacks {shard.name}, which its {index.name} lists.")
-        return shards
-    files = sorted(folder.glob("*.safetensors"))
-    files = files or sorted(f for f in folder.iterdir() if f.suffix in PICKLES)
-    if not files:
-        raise ModelError(
-            f"{folder} holds no checkpoint: expected .safetensors, or one of {', '.join(PICKLES)}."
-        )
-    return files
+def read_tensors(file: File) -> dict[str, Stored]:
+    """The tensors of a .safetensors file or a pickle, not yet read. Raises ModelError."""
+    if file.name.endswith(ENDINGS):
+        return read_pickle(file)
+    header = read_header(file.read, file.size, file.name)
+    return {name: Stored(file, name, e.dtype, e.shape, e.begin) for name, e in header.items()}
 
 
-def _read_pickle(file: Path) -> dict[str, mx.array]:
+def read_json(file: File) -> Any:
+    if file.size > MAX_JSON_BYTES:
+        raise ModelError(f"{file.name} is too large to be settings: {file.size:,} bytes.")
     try:
-        import torch
-    except ImportError as error:
-        raise ModelError(
-            f'{file.name} is a pickle, which needs PyTorch: pip install "mlx_happyhorse[convert]"'
-        ) from error
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(file))
-    except Exception as error:
-        first_line = str(error).split("\n")[0]
-        raise ModelError(f"{file} is not a checkpoint of plain tensors: {first_line}") from error
-    for key in ("ema_state_dict", "state_dict"):
-        if isinstance(state, dict):
-            state = state.get(key, state)
-    if not isinstance(state, dict):
-        raise ModelError(f"{file} holds a {type(state).__name__}, not tensors by name.")
-    half = {torch.bfloat16: mx.bfloat16, torch.float16: mx.float16}
-    return {
-        name: mx.array(t.float().numpy()).astype(half.get(t.dtype, mx.float32))
-        for name, t in state.items()
-        if isinstance(t, torch.Tensor)
-    }
+        return json.loads(file.read(0, file.size))
+    except (ValueError, RecursionError) as error:
+        raise ModelError(f"{file.name} is not valid JSON: {error}.") from error
 
 
-def _strip_prefixes(tensors: dict[str, mx.array]) -> dict[str, mx.array]:
-    for prefix in PREFIXES:
-        if tensors and all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): t for name, t in tensors.items()}
-    return tensors
+def checkpoints(source: Source, under: str = "") -> Iterator[Checkpoint]:
+    """What a source holds below the folder `under`: shards under their index, and files by themselves."""
+    files = [path for path in source.files if PurePosixPath(path).is_relative_to(under)]
+    listed: set[str] = set()
+    for path in files:
+        if path.endswith(INDEX):
+            shards = _shards(source, path, files)
+            folder = PurePosixPath(path).parent
+            listed |= {str(folder / name) for name in shards.values()}
+            yield Checkpoint(source, path, shards)
+    for path in files:
+        if path.endswith((".safetensors", *ENDINGS)) and path not in listed:
+            yield Checkpoint(source, path)
+
+
+def _shards(source: Source, index: str, files: list[str]) -> dict[str, str]:
+    values = read_json(source.open(index))
+    shards = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{source.name}/{index} lists no tensors.")
+    for name in sorted(set(map(str, shards.values()))):
+        if PurePosixPath(name).name != name or not name.endswith(".safetensors"):
+            raise ModelError(f"{source.name}/{index} names {name!r}, which is no file beside it.")
+        if str(PurePosixPath(index).parent / name) not in files:
+            raise ModelError(f"{source.name} lacks {name}, which its {index} lists.")
+    return {str(tensor): str(name) for tensor, name in shards.items()}

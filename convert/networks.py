@@ -1,14 +1,13 @@
 """Published names and layouts → ours, one function a network. Dimensions come from the tensors.
 
-Each function takes a `Checkpoint` and returns the components it holds: a config and our tensors. This is
-the one place where names are mapped.
+Each function takes a `Checkpoint` and returns the components it holds: a config and our tensors, to be read
+when they are written. This is the one place where names are mapped.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -22,34 +21,44 @@ from mlx_happyhorse.models.video_vae import VideoVAEConfig
 from mlx_happyhorse.sequence import ROPE_BASE
 
 from .checkpoint import Checkpoint
+from .tensors import Change, Tensor
 
-Change = Callable[[mx.array], mx.array]
 ALIGNMENT = 128  # MLP widths are padded to a multiple: quantization groups divide it
 
 
 class Component(NamedTuple):
     config: dict[str, Any]
-    tensors: dict[str, mx.array]
+    tensors: dict[str, Tensor]
 
 
-def recognise(checkpoint: Checkpoint) -> Callable[[Checkpoint], dict[str, Component]]:
-    """The function that converts this checkpoint. Raises ModelError if none does."""
-    for marker, function in (
+def components(ckpt: Checkpoint) -> dict[str, Component]:
+    """What a checkpoint holds, empty if nothing that is known. Raises ModelError for what is damaged.
+
+    Whatever stands before the names is taken off them: `model.diffusion_model.` and the like."""
+    for marker, read in (
         ("adapter.video_embedder.weight", transformer),
-        ("model.encoder.embed_tokens.weight", text_encoder),
         ("encoder.embed_tokens.weight", text_encoder),
         ("pretransform.model.encoder.layers.0.weight_v", audio_vae),
         ("encoder.downsamples.0.downsamples.0.residual.0.gamma", video_vae),
-        ("decoder.up_blocks.0.resnets.0.conv1.conv.weight", turbo_decoder),
         ("up_blocks.0.resnets.0.conv1.conv.weight", turbo_decoder),
     ):
-        if marker in checkpoint:
-            return function
-    found = ", ".join(sorted(checkpoint.tensors)[:3])
-    raise ModelError(
-        f"{checkpoint.path} is none of the known checkpoints (MagiHuman transformer or Turbo decoder, "
-        f"T5-Gemma, Wan 2.2 VAE, Stable Audio); it holds {found} …"
-    )
+        marked = [name for name in ckpt.names if f".{name}".endswith(f".{marker}")]
+        if len(marked) > 1:
+            raise ModelError(f"{ckpt.label} holds two networks of a kind, {' and '.join(sorted(marked)[:2])}.")
+        if marked:
+            return _strictly(read, ckpt, marked[0].removesuffix(marker))
+    return {}
+
+
+def _strictly(read: Callable[[Checkpoint], dict[str, Component]], ckpt: Checkpoint, prefix: str) -> dict:
+    if read in (transformer, video_vae):
+        if others := [name for name in ckpt.names if not name.startswith(prefix)]:
+            raise ModelError(f"{ckpt.label} has an unknown tensor {min(others)}.")
+    ckpt.keep(prefix)
+    found = read(ckpt)
+    if ckpt.names:
+        raise ModelError(f"{ckpt.label} has an unknown tensor {min(ckpt.names)}.")
+    return found
 
 
 def transformer(ckpt: Checkpoint) -> dict[str, Component]:
@@ -84,13 +93,13 @@ def transformer(ckpt: Checkpoint) -> dict[str, Component]:
         ),
     )
     _check_bands(ckpt, config)
-    out: dict[str, mx.array] = {}
+    out: dict[str, Tensor] = {}
     for name in ("video", "audio", "text"):
         for part in ("weight", "bias"):
-            out[f"{name}_embedder.{part}"] = _fp32(ckpt.take(f"adapter.{name}_embedder.{part}"))
+            out[f"{name}_embedder.{part}"] = ckpt.take(f"adapter.{name}_embedder.{part}").map(_fp32)
     for name in ("video", "audio"):
-        out[f"{name}_norm.weight"] = _one_plus(ckpt.take(f"final_norm_{name}.weight"))
-        out[f"{name}_head.weight"] = _fp32(ckpt.take(f"final_linear_{name}.weight"))
+        out[f"{name}_norm.weight"] = ckpt.take(f"final_norm_{name}.weight").map(_one_plus)
+        out[f"{name}_head.weight"] = ckpt.take(f"final_linear_{name}.weight").map(_fp32)
     for i, block in enumerate(blocks):
         layer = _layer(ckpt, block, gelu[i], experts[i], heads)
         out |= {f"layers.{i}.experts.{name}": tensor for name, tensor in layer.items()}
@@ -110,50 +119,54 @@ def _is_gelu(ckpt: Checkpoint, block: str, experts: int) -> bool:
 
 def _check_bands(ckpt: Checkpoint, config: TransformerConfig) -> None:
     """The frequencies are recomputed in full precision; a checkpoint with others would be another model."""
-    bands = _fp32(ckpt.take("adapter.rope.bands"))
+    bands = ckpt.take("adapter.rope.bands")
     expected = ROPE_BASE ** (-mx.arange(config.rope_bands) / config.rope_bands)
-    if bands.shape != expected.shape or not mx.allclose(bands, expected, rtol=1e-2):
-        raise ModelError(f"{ckpt.path} has rotation frequencies (adapter.rope.bands) of another kind.")
+    if bands.shape != expected.shape or not mx.allclose(_fp32(bands.value()), expected, rtol=1e-2):
+        raise ModelError(f"{ckpt.label} has rotation frequencies (adapter.rope.bands) of another kind.")
 
 
-def _layer(ckpt: Checkpoint, block: str, gelu: bool, experts: int, heads: int) -> dict[str, mx.array]:
+def _layer(ckpt: Checkpoint, block: str, gelu: bool, experts: int, heads: int) -> dict[str, Tensor]:
     """One layer's tensors, named `expert index.our name.weight`."""
-    widen = partial(_pad, axis=0)
-    parts: dict[str, dict[str, Change]] = {
-        "attention.pre_norm": {"attention_norm": _one_plus},
-        "attention.linear_qkv": {"qkv": lambda w: w[:-heads], "gate": lambda w: w[-heads:]},
-        "attention.q_norm": {"q_norm": _one_plus},
-        "attention.k_norm": {"k_norm": _one_plus},
-        "attention.linear_proj": {"proj": lambda w: w},
-        "mlp.pre_norm": {"mlp_norm": _one_plus},
-        "mlp.up_gate_proj": {"up": widen} if gelu else {"gate_up": _gate_then_up},
-        "mlp.down_proj": {"down": partial(_pad, axis=1)},
+    parts: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+        "attention.pre_norm": {"attention_norm": lambda t: t.map(_one_plus)},
+        "attention.linear_qkv": {
+            "qkv": lambda t: t.rows(0, len(t) - heads),
+            "gate": lambda t: t.rows(len(t) - heads, len(t)),
+        },
+        "attention.q_norm": {"q_norm": lambda t: t.map(_one_plus)},
+        "attention.k_norm": {"k_norm": lambda t: t.map(_one_plus)},
+        "attention.linear_proj": {"proj": lambda t: t},
+        "mlp.pre_norm": {"mlp_norm": lambda t: t.map(_one_plus)},
+        "mlp.up_gate_proj": {"up": _padded} if gelu else {"gate_up": _gate_then_up},
+        "mlp.down_proj": {"down": lambda t: t.map(_pad_columns)},
     }
-    out: dict[str, mx.array] = {}
+    out: dict[str, Tensor] = {}
     for theirs, changes in parts.items():
         name = f"{block}{theirs}.weight"
         tensor = ckpt.take(name)
-        if tensor.shape[0] % experts:
+        if len(tensor) % experts:
             raise ModelError(f"tensor {name} {tensor.shape} does not divide among {experts} experts.")
-        for i, part in enumerate(mx.split(tensor, experts)):
+        for i, part in enumerate(tensor.split(experts)):
             for ours, change in changes.items():
                 out[f"{i}.{ours}.weight"] = change(part)
     return out
 
 
-def _gate_then_up(weight: mx.array) -> mx.array:
+def _gate_then_up(weight: Tensor) -> Tensor:
     """Rows gate, up, gate, up, … → all of gate, then all of up, each padded with zero rows."""
-    return mx.concatenate([_pad(weight[0::2], axis=0), _pad(weight[1::2], axis=0)])
+    return weight.in_blocks(2, _aligned(len(weight) // 2))
+
+
+def _padded(weight: Tensor) -> Tensor:
+    return weight.in_blocks(1, _aligned(len(weight)))
 
 
 def _aligned(width: int) -> int:
     return -(-width // ALIGNMENT) * ALIGNMENT
 
 
-def _pad(weight: mx.array, axis: int) -> mx.array:
-    widths = [(0, 0), (0, 0)]
-    widths[axis] = (0, _aligned(weight.shape[axis]) - weight.shape[axis])
-    return mx.pad(weight, widths)
+def _pad_columns(rows: mx.array) -> mx.array:
+    return mx.pad(rows, [(0, 0), (0, _aligned(rows.shape[1]) - rows.shape[1])])
 
 
 def _one_plus(weight: mx.array) -> mx.array:
@@ -166,7 +179,7 @@ def _fp32(tensor: mx.array) -> mx.array:
 
 
 def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
-    ckpt.keep("model.encoder." if "model.encoder.embed_tokens.weight" in ckpt else "encoder.")
+    ckpt.keep("encoder.")
     settings = ckpt.settings("encoder").get("encoder", {})
     defaults = TextEncoderConfig()
     dim = settings.get("head_dim", defaults.head_dim)
@@ -184,8 +197,8 @@ def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
         }
     )
     tensors = {
-        name: _one_plus(t) if name.endswith("norm.weight") else t
-        for name, t in ((name, ckpt.take(name)) for name in sorted(ckpt.tensors))
+        name: t.map(_one_plus) if name.endswith("norm.weight") else t
+        for name, t in ((name, ckpt.take(name)) for name in sorted(ckpt.names))
     }
     return {"text_encoder": Component({"type": "text_encoder", **config.to_dict()}, tensors)}
 
@@ -218,14 +231,14 @@ def _video_config(ckpt: Checkpoint, half: str) -> VideoVAEConfig:
     )
 
 
-def _pointwise(ckpt: Checkpoint, theirs: str, ours: str) -> dict[str, mx.array]:
-    return {ours + part: _squeeze(ckpt.take(theirs + part)) for part in ("weight", "bias")}
+def _pointwise(ckpt: Checkpoint, theirs: str, ours: str) -> dict[str, Tensor]:
+    return {ours + part: ckpt.take(theirs + part).map(_squeeze) for part in ("weight", "bias")}
 
 
-def _video_half(ckpt: Checkpoint, half: str, direction: str) -> dict[str, mx.array]:
+def _video_half(ckpt: Checkpoint, half: str, direction: str) -> dict[str, Tensor]:
     return {
-        _video_name(name.removeprefix(half), direction): _video_tensor(name, ckpt.take(name))
-        for name in sorted(ckpt.tensors)
+        _video_name(name.removeprefix(half), direction): ckpt.take(name).map(_video_change(name))
+        for name in sorted(ckpt.names)
         if name.startswith(half)
     }
 
@@ -251,12 +264,10 @@ def _video_name(name: str, direction: str) -> str:
     return name
 
 
-def _video_tensor(name: str, tensor: mx.array) -> mx.array:
+def _video_change(name: str) -> Change:
     if name.endswith("gamma"):
-        return _fp32(tensor).reshape(-1)
-    if name.endswith(("to_qkv.weight", "proj.weight")):
-        return _squeeze(tensor)
-    return _channels_last(tensor)
+        return lambda rows: _fp32(rows).reshape(len(rows))
+    return _squeeze if name.endswith(("to_qkv.weight", "proj.weight")) else _channels_last
 
 
 def _squeeze(tensor: mx.array) -> mx.array:
@@ -270,11 +281,9 @@ def _channels_last(tensor: mx.array) -> mx.array:
 
 
 def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
-    if "decoder.conv_in.conv.weight" in ckpt:
-        ckpt.keep("decoder.")
     settings = ckpt.settings("first_chunk_size")
     if ckpt.shape("conv_out.conv.weight")[0] != 12:
-        raise ModelError(f"{ckpt.path}: only Turbo decoders that end in a 2×2 unpatchify are known.")
+        raise ModelError(f"{ckpt.label}: only Turbo decoders that end in a 2×2 unpatchify are known.")
     levels = ckpt.count("up_blocks.{}.")
     blocks = [f"up_blocks.{i}." for i in reversed(range(levels))]
     config = TurboDecoderConfig(
@@ -294,7 +303,7 @@ def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
             window="step_size",
         ),
     )
-    tensors = {_turbo_name(name): _channels_last(ckpt.take(name)) for name in sorted(ckpt.tensors)}
+    tensors = {_turbo_name(name): ckpt.take(name).map(_channels_last) for name in sorted(ckpt.names)}
     return {"video_decoder": Component({"type": "turbo_decoder", **config.to_dict()}, tensors)}
 
 
@@ -315,16 +324,15 @@ def audio_vae(ckpt: Checkpoint) -> dict[str, Component]:
         latent_dim=ckpt.shape("decoder.layers.0.weight_v")[1],
         audio_channels=audio_channels,
     )
-    tensors: dict[str, mx.array] = {}
-    for name in sorted(ckpt.tensors):
+    tensors: dict[str, Tensor] = {}
+    for name in sorted(ckpt.names):
         if name.endswith("weight_v"):
+            # (out, in, kernel), or (in, out, kernel) if transposed: ours ends in what was the second
             base = name.removesuffix("_v")
-            weight = _fold_weight_norm(ckpt.take(name), ckpt.take(base + "_g"))
-            transposed = re.fullmatch(r"decoder\.layers\.\d+\.layers\.1\.weight", base)
-            # (in, out, kernel) or (out, in, kernel); ours ends in what is multiplied or in the output
-            tensors[base] = weight.swapaxes(1, 2) if transposed else _channels_last(weight)
+            parts = ckpt.take_together(name, base + "_g")
+            tensors[base] = Tensor.of(*parts, change=_fold_weight_norm).map(_channels_last)
         elif not name.endswith("weight_g"):
-            tensors[name] = _fp32(ckpt.take(name))
+            tensors[name] = ckpt.take(name).map(_fp32)
     return {"audio_vae": Component({"type": "audio_vae", **config.to_dict()}, tensors)}
 
 

@@ -4,65 +4,152 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import mlx.core as mx
 import mlx.nn as nn
 
-from mlx_happyhorse.precision import DTYPES, GATE, LARGE, cast
+from mlx_happyhorse.errors import RequestError
+from mlx_happyhorse.precision import DTYPES, GATE, LARGE, is_cast
 from mlx_happyhorse.weights import build
 
 from .networks import Component
+from .tensors import Tensor
+
+AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
+MICROSCALING = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits and group size
+MODES = ("affine", *MICROSCALING)
+PARTS = ("weight", "scales", "biases")
 
 
 @dataclass(frozen=True)
 class Quantization:
-    bits: int = 4
-    group_size: int = 64
+    """How a matrix is quantized. Bits and group size that are 0 become 4 and 64, or what the mode has."""
+
+    bits: int = 0
+    group_size: int = 0
     mode: str = "affine"
 
+    def __post_init__(self) -> None:
+        if self.mode not in MODES:
+            raise RequestError(f"quantization mode {self.mode!r} is not known: choose one of {', '.join(MODES)}.")
+        bits, group_size = MICROSCALING.get(self.mode, (4, 64))
+        object.__setattr__(self, "bits", self.bits or bits)
+        object.__setattr__(self, "group_size", self.group_size or group_size)
+        if self.mode == "affine":
+            if self.bits not in AFFINE_BITS or self.group_size not in AFFINE_GROUPS:
+                raise RequestError(
+                    f"{self.bits} bits in groups of {self.group_size} are not possible: "
+                    "2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128."
+                )
+        elif (self.bits, self.group_size) != (bits, group_size):
+            raise RequestError(f"{self.mode} has {bits} bits in groups of {group_size}, no others.")
 
-def store_as(component: Component, dtype: str) -> Component:
-    """Large matrices and gates in `dtype`, the rest as it is."""
-    kind = component.config["type"]
+    def settings(self) -> dict[str, Any]:
+        return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
+
+    def quantize(self, rows: mx.array) -> dict[str, mx.array]:
+        """Packed weight (n, k · bits / 32), scales and, if affine, biases (n, k / group size)."""
+        return dict(zip(PARTS, mx.quantize(rows, **self.settings()), strict=False))
+
+    def dequantize(self, weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> mx.array:
+        return mx.dequantize(weight, scales, biases, **self.settings())
+
+
+# A recipe says how a matrix is quantized, given its path, the network's config and what was asked for.
+Recipe = Callable[[str, dict[str, Any], Quantization], Quantization]
+
+
+def uniform(path: str, config: dict[str, Any], how: Quantization) -> Quantization:
+    return how
+
+
+RECIPES: dict[str, Recipe] = {"uniform": uniform}
+
+
+@dataclass(frozen=True)
+class Format:
+    """How a tensor is stored: as `dtype`, and then quantized if it is to be."""
+
+    dtype: mx.Dtype
+    quantization: Quantization | None = None
+
+    def encode(self, name: str, rows: mx.array) -> dict[str, mx.array]:
+        """Rows of the tensor `name` → the same rows of what is stored, by name."""
+        rows = rows.astype(self.dtype)
+        if self.quantization is None:
+            return {name: rows}
+        return {_part(name, part): array for part, array in self.quantization.quantize(rows).items()}
+
+    def decode(self, name: str, stored: dict[str, mx.array]) -> mx.array:
+        """What `encode` gave → rows as the network will multiply with them."""
+        if self.quantization is None:
+            return stored[name]
+        parts = (stored.get(_part(name, part)) for part in PARTS)
+        return self.quantization.dequantize(*parts)
+
+
+class Prepared(NamedTuple):
+    """A component and how each of its tensors is to be stored; `notes` on what was left unquantized."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    formats: dict[str, Format]
+    notes: list[str]
+
+
+def prepare(
+    component: Component, dtype: str, how: Quantization | None = None, recipe: str = "uniform"
+) -> Prepared:
+    """Large matrices and gates in `dtype`, large matrices quantized, the rest as it is.
+
+    Raises RequestError for a dtype or recipe that is not known."""
+    for value, known in ((dtype, DTYPES), (recipe, RECIPES)):
+        if value not in known:
+            raise RequestError(f"{value!r} is not known: choose one of {', '.join(known)}.")
+    config, tensors = component
+    kind = config["type"]
     if kind not in LARGE:
-        return component
+        notes = [] if how is None else [f"{kind}: all of it, decoders and encoders run in full precision"]
+        return Prepared(config, tensors, {name: Format(t.dtype) for name, t in tensors.items()}, notes)
     if kind == "text_encoder" and dtype == "float16":
         dtype = "bfloat16"  # Gemma's residual stream outgrows half precision
-    tensors = cast(kind, component.tensors, DTYPES[dtype])
-    return Component(component.config | {"dtype": dtype}, tensors)
+    formats = {name: Format(DTYPES[dtype] if is_cast(kind, name) else t.dtype) for name, t in tensors.items()}
+    prepared = Prepared(config | {"dtype": dtype}, tensors, formats, [])
+    return prepared if how is None else _quantized(prepared, how, RECIPES[recipe])
 
 
-def quantize(component: Component, how: Quantization) -> tuple[Component, list[str]]:
-    """The component with its large matrices quantized, and a line for each kind that was left alone."""
-    kind = component.config["type"]
-    if kind not in LARGE:
-        return component, [f"{kind}: all of it, decoders and encoders run in full precision"]
-    layers = dict(build(component.config).named_modules())
-    tensors = dict(component.tensors)
-    block: dict[str, Any] = {"group_size": how.group_size, "bits": how.bits, "mode": how.mode}
+def _quantized(plain: Prepared, how: Quantization, recipe: Recipe) -> Prepared:
+    config, tensors, formats = plain.config, plain.tensors, dict(plain.formats)
+    block: dict[str, Any] = how.settings()
     left_alone: Counter[tuple[str, str]] = Counter()
-    for path, layer in sorted(layers.items()):
+    for path, layer in sorted(build(config).named_modules()):
         if not isinstance(layer, nn.Linear | nn.Embedding):
             continue
-        if reason := _reason_against(path, tensors[f"{path}.weight"], kind, how):
+        chosen = recipe(path, config, how)
+        if reason := _reason_against(path, tensors[f"{path}.weight"].shape, config["type"], chosen):
             left_alone[re.sub(r"\d+", "*", path), reason] += 1
             block[path] = False
             continue
-        weight = tensors.pop(f"{path}.weight")
-        names = ("weight", "scales", "biases")
-        parts = mx.quantize(weight, group_size=how.group_size, bits=how.bits, mode=how.mode)
-        tensors |= {f"{path}.{name}": part for name, part in zip(names, parts, strict=True)}
-    lines = [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
-    return Component(component.config | {"quantization": block}, tensors), lines
+        if chosen != how:
+            block[path] = chosen.settings()
+        name = f"{path}.weight"
+        formats[name] = Format(formats[name].dtype, chosen)
+    notes = [f"{config['type']}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
+    return Prepared(config | {"quantization": block}, tensors, formats, notes)
 
 
-def _reason_against(path: str, weight: mx.array, kind: str, how: Quantization) -> str | None:
+def _reason_against(path: str, shape: tuple[int, ...], kind: str, how: Quantization) -> str | None:
     if GATE.fullmatch(path):
         return "small, and every head hangs on it"
     if not LARGE[kind].fullmatch(path):
         return "small, and kept in fp32 as in training"
-    if weight.shape[-1] % how.group_size:
-        return f"its rows of {weight.shape[-1]} do not divide into groups of {how.group_size}"
+    if shape[-1] % how.group_size:
+        return f"its rows of {shape[-1]} do not divide into groups of {how.group_size}"
     return None
+
+
+def _part(name: str, part: str) -> str:
+    return name.removesuffix("weight") + part

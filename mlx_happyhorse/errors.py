@@ -11,3 +11,7 @@ class RequestError(HappyHorseError, ValueError):
 
 class ModelError(HappyHorseError):
     """A model's files are missing, damaged or of another kind."""
+
+
+class HubError(HappyHorseError):
+    """The Hub cannot be reached, or does not give what was asked for."""

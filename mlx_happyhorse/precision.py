@@ -19,11 +19,12 @@ GATE = re.compile(r"layers\..*\.gate")  # in 16 bits as well, but too small to q
 def cast(kind: str, tensors: dict[str, mx.array], dtype: mx.Dtype) -> dict[str, mx.array]:
     """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`."""
     return {
-        name: tensor.astype(dtype) if _is_cast(kind, name) and tensor.dtype != mx.uint32 else tensor
+        name: tensor.astype(dtype) if is_cast(kind, name) and tensor.dtype != mx.uint32 else tensor
         for name, tensor in tensors.items()
     }
 
 
-def _is_cast(kind: str, name: str) -> bool:
+def is_cast(kind: str, name: str) -> bool:
+    """Whether the network computes with this tensor in 16 bits."""
     path = name.rpartition(".")[0]
     return kind in LARGE and bool(LARGE[kind].fullmatch(path) or GATE.fullmatch(path))

@@ -21,6 +21,7 @@ from .models.transformer import Transformer, TransformerConfig
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 from .precision import DTYPES, cast
+from .safetensors import header_of
 
 NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "transformer": (Transformer, TransformerConfig),
@@ -31,6 +32,7 @@ NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "audio_vae": (AudioVAE, AudioVAEConfig),
 }
 
+INDEX = "model.safetensors.index.json"
 PROBES, PROBE_BYTES = 256, 4096  # of each file, for the fingerprint
 
 
@@ -112,6 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def read_tensors(file: Path) -> dict[str, mx.array]:
     """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
+    header_of(file)
     try:
         return typed(dict[str, mx.array], mx.load(str(file), format="safetensors"))
     except (RuntimeError, ValueError) as error:

@@ -1,0 +1,30 @@
+"""Components of a model folder of ours, to be quantized anew or dequantized."""
+
+from __future__ import annotations
+
+import mlx.nn as nn
+
+from mlx_happyhorse.weights import NETWORKS, build
+
+from .checkpoint import Checkpoint
+from .networks import Component
+from .precision import PARTS, Quantization
+from .tensors import Tensor
+
+
+def is_converted(ckpt: Checkpoint) -> bool:
+    return ckpt.settings("type").get("type") in NETWORKS
+
+
+def converted(ckpt: Checkpoint) -> dict[str, Component]:
+    """The component by its folder's name, its quantized matrices as 16 bits again."""
+    config = ckpt.settings("type")
+    tensors = {}
+    for path, layer in build(config).named_modules():
+        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            how = Quantization(layer.bits, layer.group_size, layer.mode)
+            names = [f"{path}.{part}" for part in PARTS if f"{path}.{part}" in ckpt]
+            tensors[f"{path}.weight"] = Tensor.of(*ckpt.take_together(*names), change=how.dequantize)
+    tensors |= {name: ckpt.take(name) for name in ckpt.names}
+    plain = {key: value for key, value in config.items() if key != "quantization"}
+    return {ckpt.folder.name: Component(plain, tensors)}

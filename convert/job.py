@@ -1,0 +1,262 @@
+"""A model folder in the making: beside its place until it is whole, locked, and gone on with after a stop."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from mlx_happyhorse.errors import HappyHorseError, HubError, RequestError
+from mlx_happyhorse.files import written_beside
+from mlx_happyhorse.sums import SUMS, read_sums, sha256
+from mlx_happyhorse.version import __version__
+from mlx_happyhorse.weights import INDEX, read_json
+
+from .card import REPORT, card, top_config
+from .journal import Journal
+from .precision import Prepared
+from .shards import Item, divide, write_shard
+from .tensors import File
+
+JOURNAL, JOB, LOCK = "journal.jsonl", "job.json", "lock"
+SPARE_BYTES = 64 << 20  # of a disk, for all that is small
+
+
+@dataclass
+class Part:
+    """A component to be written, with the files that go beside it, and what tells its source from others."""
+
+    prepared: Prepared
+    beside: dict[str, File]
+    identity: dict[str, Any]
+
+    @cached_property
+    def shards(self) -> dict[str, list[Item]]:
+        _, tensors, formats, _ = self.prepared
+        return divide([Item(name, tensor, formats[name]) for name, tensor in tensors.items()])
+
+    @property
+    def source_bytes(self) -> int:
+        return sum(tensor.source_bytes for tensor in self.prepared.tensors.values())
+
+    @cached_property
+    def stored_bytes(self) -> int:
+        return sum(item.stored_bytes for items in self.shards.values() for item in items)
+
+
+@dataclass
+class Progress:
+    """How many bytes of the sources are done, of how many, and which component is in hand."""
+
+    component: str
+    done: int
+    total: int
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass
+class Job:
+    """Writes `parts` to the model folder `out`. What is in `out` already stays, if it is to be added to."""
+
+    out: Path
+    parts: dict[str, Part]
+    variant: str
+    before: dict[str, Any] = field(default_factory=dict)
+    overwrite: bool = False
+    add: bool = False
+
+    @property
+    def work(self) -> Path:
+        return self.out.with_name(f".{self.out.name}.partial")
+
+    def run(self, on_progress: OnProgress) -> None:
+        """Raises RequestError if it cannot begin, HubError if the connection fails for good: then, as
+        after a kill, what is done stays for the next run. After any other failure nothing stays."""
+        with _locked(self.work):
+            try:
+                self._begin()
+                self._write_all(on_progress)
+                self._finish()
+            except HubError:
+                raise
+            except OSError as error:
+                shutil.rmtree(self.work, ignore_errors=True)
+                raise _explained(error, self.out) from error
+            except Exception:
+                shutil.rmtree(self.work, ignore_errors=True)
+                raise
+
+    def _begin(self) -> None:
+        """Throws away what another job left, and makes sure that there is room for this one."""
+        kept = {LOCK}
+        for name, part in self.parts.items():
+            note = self.work / f"{name}.{JOB}"
+            text = json.dumps([__version__, part.prepared.config, part.identity], sort_keys=True)
+            if not note.exists() or note.read_text() != text:
+                shutil.rmtree(self.work / name, ignore_errors=True)
+                with written_beside(note) as beside:
+                    beside.write_text(text)
+            kept |= {name, note.name}
+        for item in self.work.iterdir():
+            if item.name not in kept:
+                _remove(item)
+        for name, part in self.parts.items():
+            if not _is_whole(self.work / name):
+                self._link(name, part)
+        present = sum(file.stat().st_blocks * 512 for file in self.work.rglob("*") if file.is_file())
+        linked = sum(part.stored_bytes for name, part in self.parts.items() if _is_whole(self.work / name))
+        need = sum(part.stored_bytes for part in self.parts.values()) - max(present, linked) + SPARE_BYTES
+        free = shutil.disk_usage(self.work).free
+        if need > free:
+            raise RequestError(
+                f"{self.out} needs {need / 1e9:.1f} GB more on this disk, where {free / 1e9:.1f} GB are free: "
+                "make room, or choose another disk or fewer bits."
+            )
+
+    def _link(self, name: str, part: Part) -> None:
+        """The same component of a model beside this one, if there is one, without its bytes again."""
+        if "revision" not in part.prepared.config.get("source", {}):
+            return
+        wanted = json.loads(json.dumps(part.prepared.config))
+        for config in sorted(self.out.parent.glob(f"*/{name}/config.json")):
+            if config.parent.parent not in (self.work, self.out) and read_json(config) == wanted:
+                shutil.rmtree(self.work / name, ignore_errors=True)
+                with written_beside(self.work / name) as beside:
+                    shutil.copytree(config.parent, beside, copy_function=_link_or_copy)
+                return
+
+    def _write_all(self, on_progress: OnProgress) -> None:
+        progress = Progress("", 0, sum(part.source_bytes for part in self.parts.values()))
+        for name, part in self.parts.items():
+            progress.component = name
+
+            def add(count: int) -> None:
+                progress.done += count
+                on_progress(progress)
+
+            if _is_whole(self.work / name):
+                add(part.source_bytes)
+            else:
+                write_part(part, self.work / name, add)
+
+    def _finish(self) -> None:
+        if self.add:
+            for name in self.parts:
+                (self.work / name).rename(self.out / name)
+            describe(self.out, self.variant, self.before)
+            shutil.rmtree(self.work)
+        else:
+            describe(self.work, self.variant, self.before, self.out.name)
+            for note in (LOCK, *(f"{name}.{JOB}" for name in self.parts)):
+                (self.work / note).unlink(missing_ok=True)
+            if self.overwrite and self.out.exists():
+                old = self.out.with_name(f".{self.out.name}.old")
+                self.out.rename(old)
+                self.work.rename(self.out)
+                _remove(old)
+            else:
+                self.work.rename(self.out)
+
+
+def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Writes one component; as long as its journal is there it is not whole."""
+    folder.mkdir(exist_ok=True)
+    journal = Journal(folder / JOURNAL)
+    for name, items in part.shards.items():
+        if name in journal.shards and (folder / name).exists():
+            on_bytes(sum(item.tensor.source_bytes for item in items))
+        else:
+            write_shard(folder / name, items, journal, on_bytes)
+    write_json(folder / "config.json", part.prepared.config)
+    if len(part.shards) > 1:
+        _write_index(folder, part)
+    if report := _report(part, journal):
+        write_json(folder / REPORT, report)
+    for name, file in part.beside.items():
+        (folder / name).write_bytes(file.read(0, file.size))
+    _write_sums(folder, journal.shards)
+    journal.path.unlink()
+
+
+def describe(folder: Path, variant: str, before: dict[str, Any], name: str | None = None) -> None:
+    """Writes the top config.json and the card of the components that are there."""
+    config = top_config(folder, variant, before)
+    with written_beside(folder / "README.md") as beside:
+        beside.write_text(card(folder, name or folder.name, config), encoding="utf-8")
+    with written_beside(folder / "config.json") as beside:
+        write_json(beside, config)
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_index(folder: Path, part: Part) -> None:
+    names = {o[0]: shard for shard, items in part.shards.items() for item in items for o in item.outputs()}
+    values = {"metadata": {"total_size": part.stored_bytes}, "weight_map": names}
+    write_json(folder / INDEX, values)
+
+
+def _report(part: Part, journal: Journal) -> dict[str, Any]:
+    """By quantized matrix: how it is stored, and its errors."""
+    formats = part.prepared.formats
+    return {
+        name.removesuffix(".weight"): how.settings() | journal.tensors[name]
+        for name, how in ((name, formats[name].quantization) for name in part.prepared.tensors)
+        if how is not None
+    }
+
+
+def _write_sums(folder: Path, known: dict[str, str]) -> None:
+    names = sorted(file.name for file in folder.iterdir() if file.name not in (JOURNAL, SUMS))
+    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names]
+    with written_beside(folder / SUMS) as beside:
+        beside.write_text("".join(lines))
+
+
+def _is_whole(folder: Path) -> bool:
+    return (folder / SUMS).exists() and not (folder / JOURNAL).exists()
+
+
+@contextmanager
+def _locked(work: Path) -> Iterator[None]:
+    """Makes the folder, and keeps others out of it for as long as this process lives."""
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(work / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
+    except OSError as error:
+        raise RequestError(f"{work.parent} cannot be written to: {error.strerror}.") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise RequestError(f"another happyhorse is writing to {work} at this moment.") from error
+    finally:
+        os.close(descriptor)
+
+
+def _explained(error: OSError, out: Path) -> HappyHorseError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return HappyHorseError(f"the disk was full before {out} was whole: make room and try again.")
+    return HappyHorseError(f"{out} could not be written: {error.strerror or error}.")
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without hard links, exFAT say
+        shutil.copyfile(source, target)
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink()

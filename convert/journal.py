@@ -1,0 +1,34 @@
+"""What is done of a component: a line for every finished tensor and shard, so that no run does them again."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+
+class Journal:
+    def __init__(self, path: Path):
+        self.path = path
+        self.tensors: dict[str, Any] = {}
+        self.shards: dict[str, str] = {}
+        for line in self._whole_lines():
+            getattr(self, line["kind"])[line["name"]] = line["value"]
+
+    def add(self, kind: str, name: str, value: Any) -> None:
+        """`kind` is "tensors", with their errors, or "shards", with their SHA-256."""
+        getattr(self, kind)[name] = value
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, "name": name, "value": value}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        """Of a file whose last line a run may have left half written."""
+        if not self.path.exists():
+            return []
+        data = self.path.read_bytes()
+        whole = data.rfind(b"\n") + 1
+        os.truncate(self.path, whole)
+        return [json.loads(line) for line in data[:whole].splitlines()]

@@ -1,0 +1,30 @@
+"""SHA256SUMS: the hashes of a folder's files, in the form that `sha256sum -c` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from .errors import ModelError
+
+SUMS = "SHA256SUMS"
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def read_sums(folder: Path) -> dict[str, str]:
+    """Hashes by file name; empty if the folder has none. Raises ModelError if they are damaged."""
+    file = folder / SUMS
+    if not file.exists():
+        return {}
+    sums = {}
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
+        found = re.fullmatch(r"([0-9a-f]{64})  ([\w.-]+)", line)
+        if found is None:
+            raise ModelError(f"{file} is damaged: {line[:80]!r} is no hash and file name.")
+        sums[found[2]] = found[1]
+    return sums
