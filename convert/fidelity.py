@@ -5,31 +5,35 @@ from __future__ import annotations
 import math
 
 import mlx.core as mx
+import numpy as np
 
 SAMPLED_ROWS = 256  # of every matrix, evenly spread
 ACTIVATIONS = 16
 
+Squares = np.ndarray  # sums of squares: of a matrix and its error, of its products and theirs
+NO_SQUARES = np.zeros(4)
+
+
+def measure(exact: mx.array, stored: mx.array) -> Squares:
+    """Rows (n, k) of a matrix and of what became of them, alone and multiplied with random activations."""
+    exact, error = exact.astype(mx.float32), stored.astype(mx.float32) - exact.astype(mx.float32)
+    x = mx.random.normal((exact.shape[-1], ACTIVATIONS), key=mx.random.key(0))
+    return np.array([mx.square(a).sum().item() for a in (exact, error, exact @ x, error @ x)])
+
 
 class Errors:
-    """Relative errors of a matrix, and of its products with random activations."""
+    """Relative errors of a matrix and of its products, from what was measured of its pieces."""
 
-    def __init__(self, rows: int):
-        self.every = max(rows // SAMPLED_ROWS, 1)
-        self.sums = [0.0] * 4
+    def __init__(self) -> None:
+        self.squares = NO_SQUARES
 
-    def measure(self, exact: mx.array, approximate: mx.array) -> list[mx.array]:
-        """Squares summed over rows (n, k): of the matrix and its error, of the products and theirs."""
-        exact, approximate = exact.astype(mx.float32), approximate.astype(mx.float32)
-        x = mx.random.normal((exact.shape[-1], ACTIVATIONS), key=mx.random.key(0))
-        error = approximate - exact
-        return [mx.square(a).sum() for a in (exact, error, exact @ x, error @ x)]
-
-    def add(self, squares: list[mx.array]) -> None:
-        self.sums = [total + square.item() for total, square in zip(self.sums, squares, strict=True)]
+    def add(self, squares: Squares) -> None:
+        self.squares = self.squares + squares
 
     def result(self) -> dict[str, float]:
-        weight, weight_error, output, output_error = self.sums
-        return {
-            "weight_error": math.sqrt(weight_error / weight) if weight else 0.0,
-            "output_error": math.sqrt(output_error / output) if output else 0.0,
-        }
+        weight, weight_error, output, output_error = self.squares
+        return {"weight_error": _ratio(weight_error, weight), "output_error": _ratio(output_error, output)}
+
+
+def _ratio(error: float, of: float) -> float:
+    return math.sqrt(error / of) if of else 0.0

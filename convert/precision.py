@@ -66,7 +66,7 @@ def uniform(path: str, config: dict[str, Any], how: Quantization) -> Quantizatio
     return how
 
 
-RECIPES: dict[str, Recipe] = {"uniform": uniform}
+RECIPES: dict[str, Recipe] = {"default": uniform, "uniform": uniform}
 
 
 @dataclass(frozen=True)
@@ -116,13 +116,27 @@ def prepare(
         return Prepared(config, tensors, {name: Format(t.dtype) for name, t in tensors.items()}, notes)
     if kind == "text_encoder" and dtype == "float16":
         dtype = "bfloat16"  # Gemma's residual stream outgrows half precision
-    formats = {name: Format(DTYPES[dtype] if is_cast(kind, name) else t.dtype) for name, t in tensors.items()}
-    prepared = Prepared(config | {"dtype": dtype}, tensors, formats, [])
-    return prepared if how is None else _quantized(prepared, how, RECIPES[recipe])
+    config = config | {"dtype": dtype}
+    notes = []
+    if how is not None:
+        config["quantization"], notes = _quantization(component, how, RECIPES[recipe])
+    return Prepared(config, tensors, formats(config, tensors), notes)
 
 
-def _quantized(plain: Prepared, how: Quantization, recipe: Recipe) -> Prepared:
-    config, tensors, formats = plain.config, plain.tensors, dict(plain.formats)
+def formats(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Format]:
+    """How a network's tensors are stored, as its config says."""
+    kind, dtype = config["type"], DTYPES[config["dtype"]]
+    found = {name: Format(dtype if is_cast(kind, name) else t.dtype) for name, t in tensors.items()}
+    for path, layer in build(config).named_modules():
+        if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
+            how = Quantization(layer.bits, layer.group_size, layer.mode)
+            found[f"{path}.weight"] = Format(dtype, how)
+    return found
+
+
+def _quantization(component: Component, how: Quantization, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+    """mlx-lm's block: settings for all, others or false by path. And notes on what is left alone."""
+    config, tensors = component
     block: dict[str, Any] = how.settings()
     left_alone: Counter[tuple[str, str]] = Counter()
     for path, layer in sorted(build(config).named_modules()):
@@ -132,13 +146,9 @@ def _quantized(plain: Prepared, how: Quantization, recipe: Recipe) -> Prepared:
         if reason := _reason_against(path, tensors[f"{path}.weight"].shape, config["type"], chosen):
             left_alone[re.sub(r"\d+", "*", path), reason] += 1
             block[path] = False
-            continue
-        if chosen != how:
+        elif chosen != how:
             block[path] = chosen.settings()
-        name = f"{path}.weight"
-        formats[name] = Format(formats[name].dtype, chosen)
-    notes = [f"{config['type']}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
-    return Prepared(config | {"quantization": block}, tensors, formats, notes)
+    return block, [f"{config['type']}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
 
 
 def _reason_against(path: str, shape: tuple[int, ...], kind: str, how: Quantization) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,13 +15,13 @@ import numpy as np
 from mlx_happyhorse.safetensors import ITEM_BYTES, OURS, Entry, write_header
 from mlx_happyhorse.sums import sha256
 
-from .fidelity import Errors
+from .fidelity import NO_SQUARES, SAMPLED_ROWS, Errors, Squares, measure
 from .journal import Journal
 from .precision import Format
 from .tensors import Piece, Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000
-READERS = 4
+WORKERS = max(4, os.cpu_count() or 1)  # more than cores where those are few: some of them wait for bytes
 
 OnBytes = Callable[[int], None]
 
@@ -88,81 +88,60 @@ def _is_laid_out(partial: Path, header: bytes, places: dict[str, Entry]) -> bool
 def _fill(
     descriptor: int, places: dict[str, Entry], items: list[Item], on_bytes: OnBytes
 ) -> Iterator[tuple[Item, dict[str, float] | None]]:
-    """Writes the items' rows; gives every item when it is all there, with the errors it has now.
-
-    Two pieces are computed at a time, on two streams, while further ones are read."""
-    streams = [mx.new_stream(mx.default_device()) for _ in range(2)]
-    under_way: deque[_Encoded] = deque()
+    """Writes the items' rows; gives every item when it is all there, with the errors it has now."""
     errors: Errors | None = None
-    for number, (item, piece, fetched) in enumerate(_read_ahead(items)):
-        first, last = piece.start == item.tensor.first, piece.stop == item.tensor.last
-        if first and item.format.quantization is not None:
-            errors = Errors(item.tensor.shape[0])
-        with mx.stream(streams[number % 2]):
-            under_way.append(_encode(item, piece, fetched, errors))
-        while under_way and (last or len(under_way) == len(streams)):
-            done = under_way.popleft()
-            done.write(descriptor, places)
-            on_bytes(done.source_bytes)
-        if last:
+    for item, piece, (count, squares) in _in_order(descriptor, places, items):
+        if piece.start == item.tensor.first:
+            errors = None if item.format.quantization is None else Errors()
+        if errors is not None:
+            errors.add(squares)
+        on_bytes(count)
+        if piece.stop == item.tensor.last:
             yield item, None if errors is None else errors.result()
-            errors = None
 
 
-class _Encoded:
-    """What is stored for one piece: computed in the background, then written."""
-
-    def __init__(self, source_bytes: int, errors: Errors | None):
-        self.source_bytes, self.errors = source_bytes, errors
-        self.runs: list[tuple[str, int, mx.array]] = []
-        self.squares: list[list[mx.array]] = []
-
-    def add(self, item: Item, row: int, rows: mx.array) -> None:
-        stored = item.format.encode(item.name, rows)
-        self.runs += [(name, row, mx.contiguous(part)) for name, part in stored.items()]
-        if self.errors is not None:
-            every = self.errors.every
-            sample = {name: part[::every] for name, part in stored.items()}
-            approximate = item.format.decode(item.name, sample)
-            self.squares.append(self.errors.measure(rows[::every], approximate))
-        mx.async_eval([part for _, _, part in self.runs], self.squares)
-
-    def write(self, descriptor: int, places: dict[str, Entry]) -> None:
-        for name, row, rows in self.runs:
-            data = memoryview(np.asarray(rows.view(mx.uint8)))
-            place = places[name]
-            row_bytes = (place.end - place.begin) // place.shape[0]
-            _write_all(descriptor, data.cast("B"), place.begin + row * row_bytes)
-        for squares in self.squares:
-            self.errors.add(squares)
+def _in_order(
+    descriptor: int, places: dict[str, Entry], items: list[Item]
+) -> Iterator[tuple[Item, Piece, tuple[int, Squares]]]:
+    """All pieces with what `_write_piece` gave, a few of them under way at any time."""
+    under_way: deque[tuple[Item, Piece, AsyncResult[tuple[int, Squares]]]] = deque()
+    with ThreadPool(WORKERS) as pool:  # its threads end with the process, whatever they wait for
+        for item, piece in ((item, piece) for item in items for piece in item.tensor.pieces()):
+            under_way.append((item, piece, pool.apply_async(_write_piece, (descriptor, places, item, piece))))
+            if len(under_way) > WORKERS:
+                item, piece, result = under_way.popleft()
+                yield item, piece, result.get()
+        for item, piece, result in under_way:
+            yield item, piece, result.get()
 
 
-def _encode(item: Item, piece: Piece, fetched: list[np.ndarray], errors: Errors | None) -> _Encoded:
-    tensor = item.tensor
-    encoded = _Encoded(sum(items.nbytes for items in fetched), errors)
-    for row, rows in tensor.place(piece, fetched):
-        encoded.add(item, row, rows)
-    if piece.stop == tensor.last:
-        for row, rows in tensor.padding():
-            encoded.add(item, row, rows)
-    return encoded
+def _write_piece(
+    descriptor: int, places: dict[str, Entry], item: Item, piece: Piece
+) -> tuple[int, Squares]:
+    """From the source's bytes to those of the result, and how many the first were.
+
+    On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
+    tensor, squares = item.tensor, NO_SQUARES
+    fetched = tensor.fetch(piece)
+    with mx.stream(mx.cpu):
+        runs = list(tensor.place(piece, fetched))
+        if piece.stop == tensor.last:
+            runs += tensor.padding()
+        for row, rows in runs:
+            stored = item.format.encode(item.name, rows)
+            for name, part in stored.items():
+                _write_rows(descriptor, places[name], row, part)
+            if item.format.quantization is not None:
+                every = max(tensor.shape[0] // SAMPLED_ROWS, 1)
+                sample = {name: part[::every] for name, part in stored.items()}
+                squares += measure(rows[::every], item.format.decode(item.name, sample))
+    return sum(part.nbytes for part in fetched), squares
 
 
-def _read_ahead(items: list[Item]) -> Iterator[tuple[Item, Piece, list[np.ndarray]]]:
-    pieces = ((item, piece) for item in items for piece in item.tensor.pieces())
-    pool = ThreadPoolExecutor(READERS)
-    waiting: deque[tuple[Item, Piece, Future[list[np.ndarray]]]] = deque()
-    try:
-        for item, piece in pieces:
-            waiting.append((item, piece, pool.submit(item.tensor.fetch, piece)))
-            if len(waiting) > READERS:
-                item, piece, future = waiting.popleft()
-                yield item, piece, future.result()
-        while waiting:
-            item, piece, future = waiting.popleft()
-            yield item, piece, future.result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+def _write_rows(descriptor: int, place: Entry, row: int, rows: mx.array) -> None:
+    data = memoryview(np.asarray(mx.contiguous(rows).view(mx.uint8))).cast("B")
+    position = place.begin + row * ((place.end - place.begin) // place.shape[0])
+    _write_all(descriptor, data, position)
 
 
 def _write_all(descriptor: int, data: memoryview, position: int) -> None:

@@ -11,21 +11,21 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_happyhorse.errors import ModelError
-from mlx_happyhorse.safetensors import ITEM_BYTES
+from mlx_happyhorse.safetensors import ITEM_BYTES, are_finite
 
-PIECE_BYTES = 16 << 20  # of a source, read and changed at a time
+PIECE_BYTES = 16 << 20
 
 Change = Callable[..., mx.array]
 
-# How an item is held by NumPy, what MLX then calls it, and which bits are all ones in infinity and NaN.
-FORMATS: dict[str, tuple[type[np.generic], mx.Dtype, int]] = {
-    "F64": (np.float64, mx.float32, 0x7FF << 52),
-    "F32": (np.uint32, mx.float32, 0xFF << 23),
-    "F16": (np.uint16, mx.float16, 0x1F << 10),
-    "BF16": (np.uint16, mx.bfloat16, 0xFF << 7),
-    "F8_E4M3": (np.uint8, mx.uint8, 0x7F),
-    "U32": (np.uint32, mx.uint32, 0),
-    "U8": (np.uint8, mx.uint8, 0),
+# How an item is held by NumPy, and what MLX then calls it.
+FORMATS: dict[str, tuple[type[np.generic], mx.Dtype]] = {
+    "F64": (np.float64, mx.float32),
+    "F32": (np.float32, mx.float32),
+    "F16": (np.float16, mx.float16),
+    "BF16": (np.uint16, mx.bfloat16),
+    "F8_E4M3": (np.uint8, mx.uint8),
+    "U32": (np.uint32, mx.uint32),
+    "U8": (np.uint8, mx.uint8),
 }
 
 
@@ -69,12 +69,10 @@ class Stored:
         return np.lib.stride_tricks.as_strided(items, self.shape, [s * items.itemsize for s in stride])
 
     def _items(self, begin: int, end: int) -> np.ndarray:
-        kind, _, special = FORMATS[self.dtype]
-        items = np.frombuffer(self.file.read(begin, end), kind)
-        bits = items.view(f"u{items.itemsize}")
-        if special and ((bits & bits.dtype.type(special)) == special).any():
+        data = self.file.read(begin, end)
+        if not are_finite(data, self.dtype):
             raise ModelError(f"{self.file.name}: tensor {self.name} holds NaN or infinity.")
-        return items
+        return np.frombuffer(data, FORMATS[self.dtype][0])
 
     def array(self, items: np.ndarray) -> mx.array:
         """Fetched items, as numbers."""

@@ -1,15 +1,18 @@
-"""A model's name, Hub repo or folder → the folder on this machine."""
+"""A model's name, Hub repo or folder → the folder on this machine, with what a run needs of it."""
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from .errors import ModelError, RequestError
+from .errors import HubError, ModelError, RequestError
 from .files import expanded
-from .weights import read_json
+from .sums import SUMS, read_sums
+from .weights import INDEX, read_json
 
 COMPONENTS = (
     "transformer",
@@ -23,22 +26,78 @@ COMPONENTS = (
 VARIANTS = ("base", "distill")
 SAMPLING = {"steps", "guidance", "seconds", "width", "height", "upscale_steps"}
 EMBEDDED = {"tiny": Path(__file__).parent / "tiny"}
+UNPUBLISHED = {
+    "happyhorse-1.0": "HappyHorse-1.0's weights are not published. "
+    "Use the open ones of its design: magihuman-distill (8 steps) or magihuman-base (32 steps)."
+}
+REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name@revision
+DESCRIPTIONS = ("config.json", "README.md", "*/config.json", f"*/{SUMS}", f"*/{INDEX}")
+HOME = "HAPPYHORSE_HOME"
+BUSY = (408, 429, 500, 502, 503, 504)  # what may be answered differently a little later
+
+
+class Published(NamedTuple):
+    """Where a component's published weights are: a folder or file of a Hub repo."""
+
+    repo: str
+    under: str
+
+
+GAIR = "GAIR/daVinci-MagiHuman"
+SHARED = {
+    "text_encoder": Published("google/t5gemma-9b-9b-ul2", ""),
+    "video_encoder": Published("Wan-AI/Wan2.2-TI2V-5B", "Wan2.2_VAE.pth"),
+    "video_decoder": Published(GAIR, "turbo_vae"),
+    "audio_vae": Published("stabilityai/stable-audio-open-1.0", "model.safetensors"),
+    "upscaler_540p": Published(GAIR, "540p_sr"),
+    "upscaler_1080p": Published(GAIR, "1080p_sr"),
+}
+PUBLISHED = {f"magihuman-{v}": {"transformer": Published(GAIR, v)} | SHARED for v in VARIANTS}
+
+
+def home() -> Path:
+    """The folder of downloaded models: $HAPPYHORSE_HOME, or ~/.cache/mlx_happyhorse."""
+    return expanded(os.environ.get(HOME) or "~/.cache/mlx_happyhorse")
 
 
 def find(model: str | Path) -> Path:
-    """The folder of a model. Raises RequestError when there is none of that name."""
+    """The folder of a model. Of a Hub repo only the descriptions are fetched, and only if they are not here.
+
+    Raises RequestError when there is none of that name, HubError if the Hub does not answer."""
     name = str(model)
     if not name.strip():
-        raise RequestError(f"name a model: {', '.join(EMBEDDED)}, a Hub repo (owner/name) or a folder.")
-    folder = EMBEDDED.get(name) or expanded(model)
+        raise RequestError(f"name a model: {_known()}, a Hub repo (owner/name) or a folder.")
+    if name.lower() in UNPUBLISHED:
+        raise RequestError(UNPUBLISHED[name.lower()])
+    folder = EMBEDDED.get(name) or _downloaded(name) or expanded(model)
     if not os.path.isdir(folder):  # noqa: PTH112, Path.is_dir raises for a name too long
-        folder = _from_hub(name)
+        if name in PUBLISHED:
+            raise RequestError(f"{name} is not on this machine: happyhorse download {name}")
+        if not REPO.fullmatch(name):
+            raise RequestError(f"there is no model {name!r}: give {_known()}, a Hub repo or a folder.")
+        folder = _cached(name) or _snapshot(name, DESCRIPTIONS)
     if not (folder / "config.json").is_file():
         raise RequestError(
             f"{model} is not a model folder: it has no config.json. "
             "Make one from published checkpoints with: happyhorse convert"
         )
     return folder
+
+
+def fetch(model: str | Path, folder: Path, components: Iterable[str]) -> None:
+    """Gets the components of a Hub repo that are not in its folder yet. Raises what `find` raises."""
+    missing = [name for name in components if not _is_here(folder / name)]
+    if missing and REPO.fullmatch(str(model)) and folder.parent.name == "snapshots":
+        repo, _, _ = str(model).partition("@")
+        _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing])
+
+
+def download(name: str) -> Path:
+    """All of a Hub repo as it is now. Raises RequestError if it is no model of ours, or HubError."""
+    folder = _snapshot(name, DESCRIPTIONS)
+    config = describe(folder)
+    repo, _, _ = name.partition("@")
+    return _snapshot(f"{repo}@{folder.name}", ["*.md", *(f"{part}/*" for part in config["components"])])
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -56,18 +115,95 @@ def describe(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _from_hub(repo: str) -> Path:
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+class Unanswered(HubError):
+    """The connection broke, or the server is busy: it may be asked again, after `wait` seconds if it said so."""
 
-    known = ", ".join(EMBEDDED)
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        raise RequestError(f"there is no model {repo!r}: give {known}, a Hub repo (owner/name) or a folder.")
+    wait: float | None = None
+
+
+@contextmanager
+def asking(repo: str) -> Iterator[None]:
+    """Turns what the Hub's library raises into what a person can do about it."""
+    import httpx
+    from huggingface_hub import errors
+
     try:
-        describe(Path(hf_hub_download(repo, "config.json")).parent)  # before anything large is fetched
-        return Path(snapshot_download(repo, allow_patterns=["*.json", "*.safetensors", "README.md"]))
-    except (HFValidationError, HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise RequestError(
-            f"{repo!r} is neither a folder here nor a repo that could be fetched: {reason}"
+        yield
+    except errors.GatedRepoError as error:
+        raise HubError(
+            f"{repo} is gated: accept its licence at https://huggingface.co/{repo}, then log in with "
+            "hf auth login, or set HF_TOKEN."
         ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise HubError(f"the Hub has no repo {repo}, or shows it only to others: is HF_TOKEN right?") from error
+    except errors.RevisionNotFoundError as error:
+        raise HubError(f"{repo} has no such revision.") from error
+    except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
+        raise HubError(f"{repo} is not wholly on this machine, and the Hub cannot be reached.") from error
+    except errors.HFValidationError as error:
+        raise RequestError(f"{repo!r} is no name of a Hub repo.") from error
+    except errors.HfHubHTTPError as error:
+        raise _refusal(repo, error) from error
+    except httpx.HTTPError as error:
+        raise Unanswered(f"the Hub does not answer for {repo}: {error or type(error).__name__}.") from error
+
+
+def _refusal(repo: str, error: Any) -> HubError:
+    status = error.response.status_code
+    if status in BUSY:
+        busy = Unanswered(f"the Hub is too busy for {repo} (HTTP {status}): try again later.")
+        seconds = error.response.headers.get("Retry-After", "")
+        busy.wait = float(seconds) if seconds.isdigit() else None
+        return busy
+    advice = ": is HF_TOKEN, or the login of hf auth login, still valid?" if status in (401, 403) else "."
+    return HubError(f"the Hub refused {repo} (HTTP {status}){advice}")
+
+
+def _snapshot(name: str, patterns: Iterable[str]) -> Path:
+    """The folder of a Hub repo with the files that match, from the cache where they are all there."""
+    from huggingface_hub import snapshot_download
+
+    match = REPO.fullmatch(name)
+    assert match
+    repo, revision = match.groups()
+    with asking(repo):
+        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+
+
+def _cached(name: str) -> Path | None:
+    """The folder of a Hub repo that was asked for before: the network is not asked again."""
+    from huggingface_hub import try_to_load_from_cache
+
+    match = REPO.fullmatch(name)
+    assert match
+    with asking(match[1]):
+        config = try_to_load_from_cache(match[1], "config.json", revision=match[2])
+    return Path(config).parent if isinstance(config, str) else None
+
+
+def _is_here(folder: Path) -> bool:
+    """Whether all files are there that the component's own list of them names."""
+    names = read_sums(folder) or _shards(folder)
+    return (folder / "config.json").exists() and all((folder / name).exists() for name in names)
+
+
+def _shards(folder: Path) -> set[str]:
+    index = folder / INDEX
+    return set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
+
+
+def _downloaded(name: str) -> Path | None:
+    """A model that was downloaded under a name, in whatever precision. Raises RequestError if in several."""
+    if Path(name).name != name:
+        return None
+    if (home() / name / "config.json").is_file():
+        return home() / name
+    found = [config.parent for config in home().glob(f"{name}-*/config.json")] if name in PUBLISHED else []
+    if len(found) > 1:
+        names = " or ".join(sorted(folder.name for folder in found))
+        raise RequestError(f"{name} is here more than once: say {names}.")
+    return found[0] if found else None
+
+
+def _known() -> str:
+    return ", ".join((*EMBEDDED, *PUBLISHED))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import mlx.core as mx
+import numpy as np
 
 from .errors import ModelError
 
@@ -26,6 +27,14 @@ ITEM_BYTES = {
 }
 OURS = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}
 ALIGNMENT = 8
+# Unsigned integers as wide as a number, and the bits that infinity and NaN have set.
+NOT_FINITE: dict[str, tuple[type[np.unsignedinteger], int]] = {
+    "F64": (np.uint64, 0x7FF << 52),
+    "F32": (np.uint32, 0xFF << 23),
+    "F16": (np.uint16, 0x1F << 10),
+    "BF16": (np.uint16, 0xFF << 7),
+    "F8_E4M3": (np.uint8, 0x7F),
+}
 
 Read = Callable[[int, int], bytes]
 
@@ -67,6 +76,14 @@ def header_of(file: Path) -> dict[str, Entry]:
             return read_header(read, file.stat().st_size, file.name)
     except OSError as error:
         raise ModelError(f"{file} cannot be read: {error.strerror}.") from error
+
+
+def are_finite(data: bytes, dtype: str) -> bool:
+    """Whether no number among a tensor's bytes is infinite or NaN."""
+    if dtype not in NOT_FINITE:
+        return True
+    kind, bits = NOT_FINITE[dtype]
+    return not ((np.frombuffer(data, kind) & kind(bits)) == kind(bits)).any()
 
 
 def write_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:

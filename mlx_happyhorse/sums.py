@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from .errors import ModelError
 
 SUMS = "SHA256SUMS"
+BLOCK_BYTES = 8 << 20
 
 
-def sha256(path: Path) -> str:
+def sha256(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """The hash of a file; `on_bytes` is told of every few megabytes."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while data := file.read(BLOCK_BYTES):
+            digest.update(data)
+            if on_bytes is not None:
+                on_bytes(len(data))
+    return digest.hexdigest()
 
 
 def read_sums(folder: Path) -> dict[str, str]:

@@ -113,6 +113,7 @@ def slice_of(header: str) -> tuple[int | None, int | None]:
 class HubServer(ThreadingTCPServer):
     """Serves the repos `root`/OWNER/NAME. `redirect`: files come by way of redirects, as the Hub's do."""
 
+    # No HTTPServer, since that looks up the name of the host: many seconds, on some Macs.
     daemon_threads = True
     request_queue_size = 64
 
@@ -185,12 +186,15 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def answer(self) -> None:
-        path, _, self.query = self.path.partition("?")
+        path, _, query = self.path.partition("?")
+        self.query = query.lower()
         token = self.headers.get("Authorization", "").removeprefix("Bearer ") or None
         self.asked = Request(self.command, unquote(path), *slice_of(self.headers.get("Range", "")), token)
         self.server.requests.append(self.asked)
         self.body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         try:
+            if self.command == "POST" and self.server.accepted_tokens:
+                self.need_token(path)
             for pattern, action in ROUTES.items():
                 if match := re.fullmatch(pattern, f"{self.command.replace('HEAD', 'GET')} {path}"):
                     return action(self, **{name: unquote(text) for name, text in match.groupdict("").items()})
@@ -214,26 +218,24 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(content)
 
-    def need_token(self, repo: str, code: str | None = None) -> None:
+    def need_token(self, what: str, code: str | None = None) -> None:
         token = self.asked.token
         if token not in self.server.accepted_tokens:
-            raise Refusal(403 if token else 401, f"Access to model {repo} is restricted", code)
+            raise Refusal(403 if token else 401, f"Access to {what} is restricted", code)
 
-    def need(self, repo: str, revision: str, *, reads: bool = False, writes: bool = False) -> str:
-        """The commit of a repo that exists, and that the token may read or write."""
+    def need_commit(self, repo: str, revision: str = "", *, of_files: bool = False) -> str:
+        """The commit of a repo that exists, and whose files, if they are asked for, are open to the token."""
         if not path_inside(self.server.root, repo).is_dir():
             raise Refusal(404 if self.asked.token else 401, "Repository not found", "RepoNotFound")
-        if reads and repo in self.server.gated:
-            self.need_token(repo, "GatedRepo")
-        if writes and self.server.accepted_tokens:
-            self.need_token(repo)
+        if of_files and repo in self.server.gated:
+            self.need_token(f"model {repo}", "GatedRepo")
         commit = self.server.commit(repo)
         if revision not in ("", "main", commit):
             raise Refusal(404, f"Invalid rev id: {revision}", "RevisionNotFound")
         return commit
 
     def send_model_info(self, repo: str, revision: str) -> None:
-        commit = self.need(repo, revision)
+        commit = self.need_commit(repo, revision)
         keys = ("rfilename", "size", "blobId", "lfs") if "blobs=true" in self.query else ("rfilename",)
         files = [entry.described() for entry in self.server.entries(repo)]
         siblings = [{key: file[key] for key in keys if key in file} for file in files]
@@ -242,7 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_json({**about, "sha": commit, "gated": gated, "siblings": siblings})
 
     def send_tree(self, repo: str, revision: str, folder: str) -> None:
-        commit = self.need(repo, revision)
+        commit = self.need_commit(repo, revision)
         files = [entry.described() for entry in self.server.entries(repo)]
         above = sorted({str(path) for file in files for path in Path(file["path"]).parents[:-1]})
         folders = [{"type": "directory", "path": path, "size": 0, "oid": commit} for path in above]
@@ -254,7 +256,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_json(nodes)
 
     def send_resolved(self, via: str, repo: str, revision: str, name: str) -> None:
-        commit = {"X-Repo-Commit": self.need(repo, revision, reads=via != "/cdn")}
+        commit = {"X-Repo-Commit": self.need_commit(repo, revision, of_files=via != "/cdn")}
         path = path_inside(self.server.root / repo, name)
         if not path.is_file():
             raise Refusal(404, "Entry not found", "EntryNotFound", commit)
@@ -322,15 +324,13 @@ class _Handler(BaseHTTPRequestHandler):
     def create_repo(self) -> None:
         asked = json.loads(self.body)
         repo = f"{asked.get('organization') or 'user'}/{asked['name']}"
-        if self.server.accepted_tokens:
-            self.need_token(repo)
         folder = path_inside(self.server.root, repo)
         status = 409 if folder.exists() else 200
         folder.mkdir(parents=True, exist_ok=True)
         self.send_json({"url": f"{self.server.endpoint}/{repo}", "name": repo}, status)
 
     def choose_modes(self, repo: str, revision: str) -> None:
-        self.need(repo, revision, writes=True)
+        self.need_commit(repo, revision)
         digests = {entry.name: entry.digest for entry in self.server.entries(repo)}
         files = json.loads(self.body)["files"]
         for file in files:
@@ -339,7 +339,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_json({"files": files})
 
     def offer_uploads(self, repo: str) -> None:
-        self.need(repo, "", writes=True)
+        self.need_commit(repo)
         objects = json.loads(self.body)["objects"]
         for missing in (one for one in objects if one["oid"] not in self.server.objects):
             missing["actions"] = {"upload": {"href": f"{self.server.endpoint}/lfs/{missing['oid']}"}}
@@ -352,7 +352,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.start(200, 0, {})
 
     def make_commit(self, repo: str, revision: str) -> None:
-        self.need(repo, revision, writes=True)
+        self.need_commit(repo, revision)
         objects = self.server.objects
         for line in self.body.splitlines()[1:]:
             value = json.loads(line)["value"]

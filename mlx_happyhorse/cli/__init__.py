@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
 from ..version import __version__
-from . import convert, finish, generate, info
+from . import check, convert, download, finish, generate, info
 from .terminal import say
 
 COMMANDS = {
@@ -24,7 +24,9 @@ COMMANDS = {
     "upscale": (finish.add_upscale, finish.upscale),
     "decode": (finish.add_decode, finish.decode),
     "info": (info.add, info.run),
+    "download": (download.add, download.run),
     "convert": (convert.add, convert.run),
+    "check": (check.add, check.run),
 }
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 
@@ -63,6 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _prepare_process() -> None:
     """What a shell, a pipe or a terminal that is closed may have left in another state."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are for programmers
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
             signal.signal(number, lambda number, _: sys.exit(128 + number))

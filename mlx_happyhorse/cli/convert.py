@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import argparse
 
-from .terminal import say
+from . import precision
+from .terminal import converting, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -13,27 +14,37 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="[COMPONENT=]PATH",
-        help="checkpoints: folders or files; upscaler_540p=PATH where the folder's name does not tell",
+        help="checkpoints: folders or files, or a model folder to quantize anew; "
+        "upscaler_540p=PATH where the folder's name does not tell",
     )
     parser.add_argument("--mlx-path", default="mlx_model", help="the folder to write (mlx_model)")
+    parser.add_argument("--overwrite", action="store_true", help="replace that folder when all is written")
     parser.add_argument("--variant", choices=("base", "distill"), help="if the folder's name does not tell")
-    parser.add_argument("--dtype", default="bfloat16", help="of large matrices: float16, float32 (bfloat16)")
     parser.add_argument("--quantize", "-q", action="store_true", help="quantize the large matrices")
-    parser.add_argument("--q-bits", type=int, default=4, choices=(4, 8), help="bits per weight (4)")
-    parser.add_argument("--q-group-size", type=int, default=64, choices=(32, 64, 128), help="(64)")
+    parser.add_argument("--dequantize", "-d", action="store_true", help="turn quantized weights back into 16 bits")
+    precision.add(parser)
+    parser.add_argument("--upload-repo", metavar="OWNER/NAME", help="publish the folder on the Hub")
 
 
 def run(options: argparse.Namespace) -> None:
     """turn published PyTorch checkpoints into a model folder"""
-    from ..convert import Quantization, convert
+    from ..convert import convert, upload
 
-    how = Quantization(options.q_bits, options.q_group_size) if options.quantize else None
-    for line in convert(
-        options.sources,
-        options.mlx_path,
-        variant=options.variant,
-        dtype=options.dtype,
-        quantization=how,
-    ):
+    how = precision.chosen(options, options.quantize)
+    with converting() as show:
+        notes = convert(
+            options.sources,
+            options.mlx_path,
+            variant=options.variant,
+            dtype=options.dtype,
+            quantization=how,
+            recipe=options.quant_predicate or "default",
+            dequantize=options.dequantize,
+            overwrite=options.overwrite,
+            on_progress=show,
+        )
+    for line in notes:
         say(line)
     say(f"Written: {options.mlx_path}")
+    if options.upload_repo:
+        say(f"Published: {upload(options.mlx_path, options.upload_repo)}")

@@ -1,20 +1,47 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from .terminal import printable
+from .terminal import printable, size
+
+if TYPE_CHECKING:
+    from ..inventory import Network
+
+# Of a network's config, what a person wants to know.
+DIMENSIONS = {
+    "num_layers": "layers",
+    "num_hidden_layers": "layers",
+    "hidden_size": "wide",
+    "num_heads": "heads",
+    "num_attention_heads": "heads",
+    "vocab_size": "tokens",
+    "widths": "wide",
+    "width": "wide",
+    "channels": "wide",
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("clip", help="an mp4 file, or the JSON file beside it")
+    parser.add_argument("what", help="a clip or its JSON file; a model: name, Hub repo or folder; a checkpoint")
 
 
 def run(options: argparse.Namespace) -> None:
-    """show what a clip was made of"""
+    """show what a clip was made of, or what a model or checkpoint holds"""
+    path = Path(options.what).expanduser()
+    if path.suffix in (".mp4", ".json") and not path.is_dir():
+        _show_clip(path)
+    elif path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
+        _show_checkpoint(path)
+    else:
+        _show_model(options.what)
+
+
+def _show_clip(path: Path) -> None:
     from .. import metadata
 
-    settings = metadata.read(options.clip)
+    settings = metadata.read(path)
     prompt = str(settings.pop("prompt", ""))
     for name, value in settings.items():
         if name not in ("made_with", "format") and value is not None:
@@ -22,7 +49,47 @@ def run(options: argparse.Namespace) -> None:
     print(f"prompt\n{printable(prompt)}")
 
 
+def _show_model(model: str) -> None:
+    from .. import hub, inventory
+
+    folder = hub.find(model)
+    config = hub.describe(folder)
+    print(printable(f"{folder}: {config.get('family', '')} {config['variant']}"))
+    print(printable(_plain(config["sampling"])))
+    networks = inventory.networks(folder)
+    _show_networks(networks)
+    if missing := set(config["components"]) - {network.name for network in networks}:
+        print(printable(f"not on this machine yet: {', '.join(sorted(missing))}"))
+    largest = max(networks, key=lambda network: network.bytes)
+    print(f"memory: one network at a time, {size(largest.bytes)} for the {largest.name}'s weights, and its work")
+
+
+def _show_checkpoint(path: Path) -> None:
+    from ..convert import inspect
+
+    networks, notes = inspect(path)
+    _show_networks(networks)
+    for note in notes:
+        print(printable(note))
+
+
+def _show_networks(networks: list[Network]) -> None:
+    for network in networks:
+        dimensions = ", ".join(f"{_plain(network.config[k])} {v}" for k, v in DIMENSIONS.items() if k in network.config)
+        source = network.config.get("source", {})
+        where = source.get("repo") or source.get("folder")
+        origin = f", from {where}" if where else ""
+        print(
+            printable(
+                f"{network.name:<15} {network.parameters / 1e6:>10,.1f} M parameters, {network.bits:>4.1f} bits each, "
+                f"{size(network.bytes):>8}: {dimensions}{origin}"
+            )
+        )
+
+
 def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return "-".join(map(str, value))
     return str(value)

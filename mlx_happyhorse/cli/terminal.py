@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..convert import Progress
     from ..run import State
 
 STAGES = {
@@ -20,6 +21,9 @@ STAGES = {
     "sound": "Decoding sound",
 }
 BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left"
+
+
+BYTES_BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
 
 
 class Terminal:
@@ -71,3 +75,46 @@ def with_bars(states: Iterable[State]) -> Iterator[State]:
     finally:
         if bar is not None:
             bar.close()
+
+
+def size(count: float) -> str:
+    """Bytes as a person reads them."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+@contextmanager
+def counting_bytes(label: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar of bytes, and the function that moves it on."""
+    with _bytes_bar(label, total) as bar:
+        yield lambda count: bar.update(count)
+
+
+@contextmanager
+def converting() -> Iterator[Callable[[Progress], None]]:
+    """A bar of the sources' bytes, which names the component in hand; it begins when the work does."""
+    from tqdm import tqdm
+
+    bar: tqdm | None = None
+
+    def show(progress: Progress) -> None:
+        nonlocal bar
+        if bar is None:
+            bar = _bytes_bar(progress.component, progress.total)
+        bar.set_description(progress.component, refresh=False)
+        bar.update(progress.done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+def _bytes_bar(label: str, total: int) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(desc=label, total=total, unit="B", unit_scale=True, bar_format=BYTES_BAR, file=TERMINAL)

@@ -1,0 +1,94 @@
+"""Published weights straight from the Hub into a model folder, without their files ever lying on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlx_happyhorse import hub
+from mlx_happyhorse.errors import RequestError
+from mlx_happyhorse.files import expanded
+from mlx_happyhorse.weights import read_json
+
+from .card import licence
+from .collect import Place, collect
+from .folder import prepare_parts
+from .job import Job, OnProgress, Part
+from .precision import Quantization
+from .repo import Repo
+
+USUAL = ("transformer", "text_encoder", "video_encoder", "video_decoder", "audio_vae")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A component that will be fetched: from where, how many bytes of it, into how many, and its licence."""
+
+    component: str
+    repo: str
+    fetched: int
+    stored: int
+    licence: str
+    gated: bool
+
+
+OnPlan = Callable[[list[Planned]], None]
+
+
+def download(
+    name: str,
+    out: str | Path | None = None,
+    *,
+    components: Iterable[str] = USUAL,
+    dtype: str = "bfloat16",
+    quantization: Quantization | None = None,
+    recipe: str = "uniform",
+    dry_run: bool = False,
+    on_plan: OnPlan = lambda plan: None,
+    on_progress: OnProgress = lambda progress: None,
+) -> Path:
+    """Makes the model folder of a published model, `hub.home()`/name-precision unless `out` is another.
+
+    Components that are there already stay, those that another model beside it shares are linked. Before
+    the first is fetched `on_plan` is shown all; with `dry_run` that is the end. A run that was stopped is
+    gone on with by the same call. Raises RequestError, HubError or ModelError."""
+    published = _published(name, components)
+    out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out)
+    missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
+    exists = out.exists()
+    if exists:
+        hub.describe(out)
+    if not missing:
+        return out
+    repos = {repo: Repo(repo) for repo in dict.fromkeys(where.repo for where in missing.values())}
+    collection = collect(Place(repos[where.repo], where.under, part) for part, where in missing.items())
+    parts, _ = prepare_parts(collection.found, dtype, quantization, recipe)
+    on_plan([_planned(part, parts[part], repos[missing[part].repo]) for part in missing])
+    if not dry_run:
+        before = read_json(out / "config.json") if exists else {}
+        Job(out, parts, name.rpartition("-")[2], before, add=exists).run(on_progress)
+    return out
+
+
+def _published(name: str, components: Iterable[str]) -> dict[str, hub.Published]:
+    if name.lower() in hub.UNPUBLISHED:
+        raise RequestError(hub.UNPUBLISHED[name.lower()])
+    if name not in hub.PUBLISHED:
+        raise RequestError(f"{name!r} is not known: {', '.join(hub.PUBLISHED)}, or a Hub repo of a converted model.")
+    published = hub.PUBLISHED[name]
+    if unknown := [part for part in components if part not in published]:
+        raise RequestError(f"there is no component {unknown[0]!r}: choose of {', '.join(published)}.")
+    return {part: published[part] for part in components}
+
+
+def _suffix(dtype: str, quantization: Quantization | None) -> str:
+    if quantization is None:
+        return {"bfloat16": "bf16", "float16": "fp16", "float32": "fp32"}.get(dtype, dtype)
+    return f"{quantization.bits}bit" if quantization.mode == "affine" else quantization.mode
+
+
+def _planned(component: str, part: Part, repo: Repo) -> Planned:
+    beside = sum(file.size for file in part.beside.values())
+    fetched, stored = part.source_bytes + beside, part.stored_bytes + beside
+    return Planned(component, repo.name, fetched, stored, licence(component)[0], repo.gated)

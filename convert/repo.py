@@ -1,0 +1,111 @@
+"""A Hub repo as a source: its files are read where they lie, byte range by byte range, and never kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mlx_happyhorse.errors import HubError
+from mlx_happyhorse.hub import Unanswered, asking
+from mlx_happyhorse.version import __version__
+
+from .sources import LocalFile
+from .tensors import File
+
+ATTEMPTS = 7
+LONGEST_WAIT = 300.0  # seconds: the Hub counts requests in windows of five minutes
+TIMEOUT = 20.0  # seconds without a byte
+
+T = TypeVar("T")
+
+
+class Repo:
+    """A repo at one commit: that of `revision`, or else the newest at this moment."""
+
+    def __init__(self, name: str, revision: str | None = None):
+        from huggingface_hub import HfApi
+
+        self.name = self.location = name
+
+
+        def ask() -> ModelInfo:
+            with asking(name):
+                return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
+
+        info = patiently(ask)
+        self.revision = str(info.sha)
+        self.gated = bool(info.gated)
+        self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+
+    @property
+    def files(self) -> list[str]:
+        return sorted(self._sizes)
+
+    def open(self, path: str) -> File:
+        """The file in the Hub's cache on this machine, or else on the Hub."""
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(self.name, path, revision=self.revision)
+        if isinstance(cached, str):
+            return LocalFile(Path(cached))
+        return RemoteFile(self.name, path, self.revision, self._sizes[path])
+
+    def identity(self, paths: list[str]) -> dict[str, Any]:
+        return self.origin()
+
+    def origin(self) -> dict[str, str]:
+        return {"repo": self.name, "revision": self.revision}
+
+
+class RemoteFile:
+    def __init__(self, repo: str, path: str, revision: str, size: int):
+        self.repo, self.path, self.revision, self.size = repo, path, revision, size
+        self.name = f"{repo}/{path}"
+
+    @cached_property
+    def url(self) -> str:
+        from huggingface_hub import hf_hub_url
+
+        return hf_hub_url(self.repo, self.path, revision=self.revision)
+
+    def read(self, start: int, stop: int) -> bytes:
+        """Raises HubError when the bytes do not come, though they were asked for again and again."""
+        return patiently(lambda: self._ask(start, stop)) if stop > start else b""
+
+    def _ask(self, start: int, stop: int) -> bytes:
+        from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+
+        headers = build_hf_headers(library_name="mlx_happyhorse", library_version=__version__)
+        headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+        request = get_session().stream("GET", self.url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+        with asking(self.repo), request as response:
+            if response.is_error:
+                response.read()
+                hf_raise_for_status(response)
+            self._check(response, start, stop)
+            data = bytearray()
+            for part in response.iter_bytes():
+                data += part
+        if len(data) != stop - start:
+            raise Unanswered(f"{self.name}: {len(data):,} bytes came of {stop - start:,}.")
+        return bytes(data)
+
+    def _check(self, response: Any, start: int, stop: int) -> None:
+        """Before a body is read that may be another one, and endless."""
+        given = response.headers.get("Content-Range", "")
+        whole = response.status_code == 200 and (start, stop) == (0, self.size)
+        if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
+            raise HubError(f"{self.name}: the server does not give the bytes that were asked for ({given or 'all'}).")
+
+
+def patiently(ask: Callable[[], T]) -> T:
+    """Asks again, after ever longer pauses, when the connection breaks or the server is busy."""
+    for attempt in range(ATTEMPTS - 1):
+        try:
+            return ask()
+        except Unanswered as error:
+            time.sleep(min(2.0**attempt if error.wait is None else error.wait, LONGEST_WAIT))
+    return ask()

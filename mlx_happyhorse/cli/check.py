@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import argparse
+
+from ..errors import ModelError
+from .terminal import counting_bytes, say
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", nargs="?", default="tiny", help="a name, a Hub repo or a folder (tiny)")
+    parser.add_argument("--fix", action="store_true", help="fetch again what is broken")
+
+
+def run(options: argparse.Namespace) -> None:
+    """look at every byte of a model: hashes, names, shapes, NaN"""
+    from .. import checking, hub
+
+    folder = hub.find(options.model)
+    components = list(hub.describe(folder)["components"])
+    with counting_bytes("Checking", checking.size(folder, components)) as count:
+        problems = checking.check(folder, components, count)
+    for problem in problems:
+        say(str(problem))
+    if problems and options.fix:
+        from ..convert import fix
+
+        with counting_bytes("Fetching", None) as count:
+            fix(options.model, folder, problems, count)
+        problems = checking.check(folder, components, lambda _: None)
+    if problems:
+        advice = "" if options.fix else ", or try --fix"
+        raise ModelError(f"{folder} is damaged in {len(problems)} places: get or convert it anew{advice}.")
+    say(f"{folder} is whole.")

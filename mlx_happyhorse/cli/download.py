@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from . import precision
+from .terminal import converting, say, size
+
+if TYPE_CHECKING:
+    from ..convert import Planned
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help="magihuman-distill, magihuman-base, or a Hub repo of a converted model")
+    parser.add_argument("--mlx-path", help="the folder to write (one of the cache, found by the model's name)")
+    parser.add_argument("--components", nargs="+", help="only these, added to what is there")
+    parser.add_argument("--no-quantize", action="store_true", help="keep 16 bits: four times the size")
+    precision.add(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show sizes and licences, fetch nothing")
+
+
+def run(options: argparse.Namespace) -> None:
+    """get a model, quantized on the way: nothing larger than the result is ever on the disk"""
+    from .. import hub
+    from ..convert import USUAL, download
+
+    if "/" in options.model:
+        say(f"Here: {hub.download(options.model)}")
+        return
+    with converting() as show:
+        folder = download(
+            options.model,
+            options.mlx_path,
+            components=options.components or USUAL,
+            dtype=options.dtype,
+            quantization=precision.chosen(options, not options.no_quantize),
+            recipe=options.quant_predicate or "default",
+            dry_run=options.dry_run,
+            on_plan=_say_plan,
+            on_progress=show,
+        )
+    if not options.dry_run:
+        say(f"Here: {folder}\nUse it with: happyhorse generate \"…\" --model {options.mlx_path or folder.name}")
+
+
+def _say_plan(plan: list[Planned]) -> None:
+    for part in plan:
+        gated = ", gated" if part.gated else ""
+        say(f"{part.component:<15} {size(part.fetched):>9} → {size(part.stored):>9}  {part.repo}: {part.licence}{gated}")
+    fetched, stored = sum(part.fetched for part in plan), sum(part.stored for part in plan)
+    say(f"{'in all':<15} {size(fetched):>9} → {size(stored):>9}")
