@@ -39,7 +39,10 @@ def shapes(layers: int) -> dict[str, tuple[tuple[int, ...], bool]]:
     """By name: the shape, and whether it is a large matrix."""
     small: dict[str, tuple[int, ...]] = {"adapter.rope.bands": (16,)}
     for name, width in (("video", 192), ("audio", 64), ("text", 3584)):
-        small |= {f"adapter.{name}_embedder.weight": (HIDDEN, width), f"adapter.{name}_embedder.bias": (HIDDEN,)}
+        small |= {
+            f"adapter.{name}_embedder.weight": (HIDDEN, width),
+            f"adapter.{name}_embedder.bias": (HIDDEN,),
+        }
     for name, width in (("video", 192), ("audio", 64)):
         small |= {f"final_norm_{name}.weight": (HIDDEN,), f"final_linear_{name}.weight": (width, HIDDEN)}
     large: dict[str, tuple[int, ...]] = {}
@@ -77,7 +80,9 @@ def write(folder: Path, layers: int, dtype: str) -> tuple[int, int]:
     return sum(math.prod(shape) for _, (shape, _) in tensors), size
 
 
-def _fill(write: Callable[[memoryview], object], tensor: str, size: int, noise: np.ndarray, dtype: str) -> None:
+def _fill(
+    write: Callable[[memoryview], object], tensor: str, size: int, noise: np.ndarray, dtype: str
+) -> None:
     if tensor == "adapter.rope.bands":
         noise = (10000.0 ** (-np.arange(16) / 16)).astype(np.float32)
     data = memoryview((noise.view(np.uint32) >> 16).astype(np.uint16) if dtype == "BF16" else noise).cast("B")

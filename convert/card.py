@@ -101,10 +101,10 @@ def _fidelity(folder: Path, components: list[str]) -> str:
             rows[component, re.sub(r"\d+", "*", path), stored].append(one)
     if not rows:
         return ""
-    lines = [
-        f"| {component} | {kind} (×{len(ones)}) | {stored} | {_span(ones, 'weight_error')} | {_span(ones, 'output_error')} |"
-        for (component, kind, stored), ones in rows.items()
-    ]
+    lines = []
+    for (component, kind, stored), ones in rows.items():
+        errors = " | ".join(_span(ones, key) for key in ("weight_error", "output_error"))
+        lines.append(f"| {component} | {kind} (×{len(ones)}) | {stored} | {errors} |")
     return f"""## What quantization changed
 
 Relative errors of the matrices, and of their products with random activations, least to greatest, from up to

@@ -112,10 +112,13 @@ class Checkpoint:
     def _tensors_in(self, name: str) -> dict[str, Stored]:
         if name not in self._opened:
             tensors = read_tensors(self.source.open(str(self.folder / name)))
-            for tensor in tensors if self._index is not None else ():
-                if self._index.get(tensor) != name:
-                    elsewhere = self._index.get(tensor, "none")
-                    raise ModelError(f"{self.label} lists tensor {tensor} in {elsewhere}, but it is in {name}.")
+            index = self._index if self._index is not None else dict.fromkeys(tensors, name)
+            for tensor in tensors:
+                if index.get(tensor) != name:
+                    elsewhere = index.get(tensor, "none")
+                    raise ModelError(
+                        f"{self.label} lists tensor {tensor} in {elsewhere}, but it is in {name}."
+                    )
             self._opened[name] = tensors
         return self._opened[name]
 
@@ -143,7 +146,7 @@ def checkpoints(source: Source, under: str = "") -> Iterator[Checkpoint]:
     listed: set[str] = set()
     for path in files:
         if path.endswith(INDEX):
-            shards = _shards(source, path, files)
+            shards = _shards(source, path)
             folder = PurePosixPath(path).parent
             listed |= {str(folder / name) for name in shards.values()}
             yield Checkpoint(source, path, shards)
@@ -152,7 +155,7 @@ def checkpoints(source: Source, under: str = "") -> Iterator[Checkpoint]:
             yield Checkpoint(source, path)
 
 
-def _shards(source: Source, index: str, files: list[str]) -> dict[str, str]:
+def _shards(source: Source, index: str) -> dict[str, str]:
     values = read_json(source.open(index))
     shards = values.get("weight_map") if isinstance(values, dict) else None
     if not isinstance(shards, dict) or not shards:
@@ -160,6 +163,6 @@ def _shards(source: Source, index: str, files: list[str]) -> dict[str, str]:
     for name in sorted(set(map(str, shards.values()))):
         if PurePosixPath(name).name != name or not name.endswith(".safetensors"):
             raise ModelError(f"{source.name}/{index} names {name!r}, which is no file beside it.")
-        if str(PurePosixPath(index).parent / name) not in files:
+        if str(PurePosixPath(index).parent / name) not in source.files:
             raise ModelError(f"{source.name} lacks {name}, which its {index} lists.")
     return {str(tensor): str(name) for tensor, name in shards.items()}

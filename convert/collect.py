@@ -56,7 +56,7 @@ class Collection:
         seen: list[str] = []
         taken = False
         for checkpoint in checkpoints(place.source, place.under):
-            held = _read(checkpoint, place.component)
+            held = read(checkpoint, place.component)
             wanted = {n: c for n, c in held.items() if place.component in (None, n)}
             for name, component in wanted.items():
                 self._take(name, component, checkpoint)
@@ -65,7 +65,9 @@ class Collection:
                 seen.append(f"{checkpoint.label} holds {' and '.join(held) or 'nothing that is known'}")
         if not taken:
             what = seen[0] if seen else "there is no .safetensors, .ckpt or .pth file"
-            raise ModelError(f"{place} is no {place.component or 'checkpoint'}: {what}. Expected: {EXPECTED}.")
+            raise ModelError(
+                f"{place} is no {place.component or 'checkpoint'}: {what}. Expected: {EXPECTED}."
+            )
         self.notes += [f"left out: {line}" for line in seen]
 
     def _take(self, name: str, component: Component, checkpoint: Checkpoint) -> None:
@@ -103,13 +105,17 @@ def variant_of(checkpoint: Checkpoint) -> str | None:
     return next((v for name in _names(checkpoint) for v in VARIANTS if v in name), None)
 
 
-def _read(checkpoint: Checkpoint, wanted: str | None) -> dict[str, Component]:
+def read(checkpoint: Checkpoint, wanted: str | None = None) -> dict[str, Component]:
+    """What a checkpoint holds, by the components' names, with names and shapes as they have to be.
+
+    A transformer is an upscaler if that is `wanted`, or if the folder's name says so."""
     if is_converted(checkpoint):
         held = converted(checkpoint)
     else:
         held = components(checkpoint)
         if "transformer" in held:
-            name = wanted if wanted in UPSCALERS.values() else _upscaler_of(checkpoint) or "transformer"
+            told = _upscaler_of(checkpoint) or "transformer"
+            name = wanted if wanted is not None and wanted in UPSCALERS.values() else told
             held = {name: _as_upscaler(held["transformer"], name)}
     for component in held.values():
         try:
@@ -126,7 +132,9 @@ def _preferred(a: Found, b: Found) -> Found | None:
         if kinds == ("turbo_decoder", "video_decoder"):
             return better
         paths = better.checkpoint.path, other.checkpoint.path
-        same_folder = better.checkpoint.source is other.checkpoint.source and paths[0].parent == paths[1].parent
+        same_folder = (
+            better.checkpoint.source is other.checkpoint.source and paths[0].parent == paths[1].parent
+        )
         if same_folder and paths[1].suffix in ENDINGS and paths[0].suffix not in ENDINGS:
             return better
     return None

@@ -1,4 +1,4 @@
-"""Published weights straight from the Hub into a model folder, without their files ever lying on this machine."""
+"""Published weights straight from the Hub into a model folder: their own files are never kept."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def _published(name: str, components: Iterable[str]) -> dict[str, hub.Published]
     if name.lower() in hub.UNPUBLISHED:
         raise RequestError(hub.UNPUBLISHED[name.lower()])
     if name not in hub.PUBLISHED:
-        raise RequestError(f"{name!r} is not known: {', '.join(hub.PUBLISHED)}, or a Hub repo of a converted model.")
+        raise RequestError(
+            f"{name!r} is not known: {', '.join(hub.PUBLISHED)}, or a Hub repo of a converted model."
+        )
     published = hub.PUBLISHED[name]
     if unknown := [part for part in components if part not in published]:
         raise RequestError(f"there is no component {unknown[0]!r}: choose of {', '.join(published)}.")

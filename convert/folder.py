@@ -9,13 +9,16 @@ from typing import Any
 from mlx_happyhorse.errors import RequestError
 from mlx_happyhorse.files import expanded
 from mlx_happyhorse.hub import COMPONENTS
+from mlx_happyhorse.inventory import Network, network
 from mlx_happyhorse.weights import read_json
 
 from .again import is_converted
-from .collect import Found, Place, collect, variant_of
+from .checkpoint import Checkpoint, checkpoints
+from .collect import Found, Place, collect, read, variant_of
 from .job import Job, OnProgress, Part
 from .precision import Quantization, prepare
 from .sources import Folder
+from .tensors import File
 
 TOKENIZER = "tokenizer.json"
 
@@ -64,11 +67,33 @@ def prepare_parts(
         prepared = prepare(component, dtype, quantization, recipe)
         source = checkpoint.source.origin() | {"path": str(checkpoint.path)}
         config = {"source": source} | prepared.config
-        beside = {TOKENIZER: checkpoint.beside(TOKENIZER)} if name == "text_encoder" else {}
         identity = checkpoint.source.identity(checkpoint.opened)
-        parts[name] = Part(prepared._replace(config=config), beside, identity)
+        parts[name] = Part(prepared._replace(config=config), beside(name, checkpoint), identity)
         notes += [f"left in full: {line}" for line in prepared.notes]
     return parts, notes
+
+
+def beside(component: str, checkpoint: Checkpoint) -> dict[str, File]:
+    """The files that a component needs besides its tensors."""
+    return {TOKENIZER: checkpoint.beside(TOKENIZER)} if component == "text_encoder" else {}
+
+
+def inspect(path: str | Path) -> tuple[list[Network], list[str]]:
+    """The networks that checkpoints hold, from their headers alone, and notes on what is none.
+
+    Raises RequestError if there is nothing, ModelError if something is damaged."""
+    networks: list[Network] = []
+    notes: list[str] = []
+    for checkpoint in checkpoints(Folder(expanded(path))):
+        held = read(checkpoint)
+        for name, (config, tensors) in held.items():
+            size = sum(tensor.source_bytes for tensor in tensors.values())
+            networks.append(network(name, config | {"source": {"folder": checkpoint.label}}, size))
+        if not held:
+            notes.append(f"{checkpoint.label}: {len(checkpoint.names)} tensors of nothing that is known")
+    if not networks and not notes:
+        raise RequestError(f"{path} holds no checkpoint: no .safetensors, .ckpt or .pth file.")
+    return networks, notes
 
 
 def _place(source: str | Path) -> Place:

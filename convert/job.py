@@ -16,7 +16,7 @@ from typing import Any
 
 from mlx_happyhorse.errors import HappyHorseError, HubError, RequestError
 from mlx_happyhorse.files import written_beside
-from mlx_happyhorse.sums import SUMS, read_sums, sha256
+from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import INDEX, read_json
 
@@ -114,12 +114,11 @@ class Job:
             if not _is_whole(self.work / name):
                 self._link(name, part)
         present = sum(file.stat().st_blocks * 512 for file in self.work.rglob("*") if file.is_file())
-        linked = sum(part.stored_bytes for name, part in self.parts.items() if _is_whole(self.work / name))
-        need = sum(part.stored_bytes for part in self.parts.values()) - max(present, linked) + SPARE_BYTES
+        need = sum(part.stored_bytes for part in self.parts.values()) - present + SPARE_BYTES
         free = shutil.disk_usage(self.work).free
         if need > free:
             raise RequestError(
-                f"{self.out} needs {need / 1e9:.1f} GB more on this disk, where {free / 1e9:.1f} GB are free: "
+                f"{self.out} needs {need / 1e9:.1f} GB more on its disk, where {free / 1e9:.1f} GB are free: "
                 "make room, or choose another disk or fewer bits."
             )
 
@@ -171,25 +170,30 @@ class Job:
 def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> None:
     """Writes one component; as long as its journal is there it is not whole."""
     folder.mkdir(exist_ok=True)
+    _remove_litter(folder)
     journal = Journal(folder / JOURNAL)
     for name, items in part.shards.items():
         if name in journal.shards and (folder / name).exists():
             on_bytes(sum(item.tensor.source_bytes for item in items))
         else:
             write_shard(folder / name, items, journal, on_bytes)
-    write_json(folder / "config.json", part.prepared.config)
+    with written_beside(folder / "config.json") as path:
+        write_json(path, part.prepared.config)
     if len(part.shards) > 1:
         _write_index(folder, part)
     if report := _report(part, journal):
-        write_json(folder / REPORT, report)
+        with written_beside(folder / REPORT) as path:
+            write_json(path, report)
     for name, file in part.beside.items():
-        (folder / name).write_bytes(file.read(0, file.size))
-    _write_sums(folder, journal.shards)
+        with written_beside(folder / name) as path:
+            path.write_bytes(file.read(0, file.size))
+    write_sums(folder, journal.shards, leave_out=JOURNAL)
     journal.path.unlink()
 
 
 def describe(folder: Path, variant: str, before: dict[str, Any], name: str | None = None) -> None:
     """Writes the top config.json and the card of the components that are there."""
+    _remove_litter(folder)
     config = top_config(folder, variant, before)
     with written_beside(folder / "README.md") as beside:
         beside.write_text(card(folder, name or folder.name, config), encoding="utf-8")
@@ -204,7 +208,8 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _write_index(folder: Path, part: Part) -> None:
     names = {o[0]: shard for shard, items in part.shards.items() for item in items for o in item.outputs()}
     values = {"metadata": {"total_size": part.stored_bytes}, "weight_map": names}
-    write_json(folder / INDEX, values)
+    with written_beside(folder / INDEX) as path:
+        write_json(path, values)
 
 
 def _report(part: Part, journal: Journal) -> dict[str, Any]:
@@ -215,13 +220,6 @@ def _report(part: Part, journal: Journal) -> dict[str, Any]:
         for name, how in ((name, formats[name].quantization) for name in part.prepared.tensors)
         if how is not None
     }
-
-
-def _write_sums(folder: Path, known: dict[str, str]) -> None:
-    names = sorted(file.name for file in folder.iterdir() if file.name not in (JOURNAL, SUMS))
-    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names]
-    with written_beside(folder / SUMS) as beside:
-        beside.write_text("".join(lines))
 
 
 def _is_whole(folder: Path) -> bool:
@@ -256,6 +254,12 @@ def _link_or_copy(source: str, target: str) -> None:
         os.link(source, target)
     except OSError:  # a disk without hard links, exFAT say
         shutil.copyfile(source, target)
+
+
+def _remove_litter(folder: Path) -> None:
+    """What a killed run may have left of a small file."""
+    for file in folder.glob(".*.partial"):
+        file.unlink()
 
 
 def _remove(path: Path) -> None:

@@ -44,16 +44,18 @@ def components(ckpt: Checkpoint) -> dict[str, Component]:
     ):
         marked = [name for name in ckpt.names if f".{name}".endswith(f".{marker}")]
         if len(marked) > 1:
-            raise ModelError(f"{ckpt.label} holds two networks of a kind, {' and '.join(sorted(marked)[:2])}.")
+            raise ModelError(
+                f"{ckpt.label} holds two networks of a kind, {' and '.join(sorted(marked)[:2])}."
+            )
         if marked:
             return _strictly(read, ckpt, marked[0].removesuffix(marker))
     return {}
 
 
 def _strictly(read: Callable[[Checkpoint], dict[str, Component]], ckpt: Checkpoint, prefix: str) -> dict:
-    if read in (transformer, video_vae):
-        if others := [name for name in ckpt.names if not name.startswith(prefix)]:
-            raise ModelError(f"{ckpt.label} has an unknown tensor {min(others)}.")
+    others = [name for name in ckpt.names if not name.startswith(prefix)]
+    if others and read in (transformer, video_vae):
+        raise ModelError(f"{ckpt.label} has an unknown tensor {min(others)}.")
     ckpt.keep(prefix)
     found = read(ckpt)
     if ckpt.names:

@@ -105,7 +105,7 @@ def _checked(info: zipfile.ZipInfo, limit: int) -> zipfile.ZipInfo:
 
 def _unpickle(data: bytes) -> Any:
     for opcode, argument, _ in pickletools.genops(data):
-        if opcode.name in ("LONG_BINPUT", "PUT") and argument > len(data):
+        if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > len(data):
             raise ValueError("it wants more memory than it can need")
     return _Unpickler(io.BytesIO(data), encoding="utf-8").load()
 

@@ -34,7 +34,9 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise RequestError(f"quantization mode {self.mode!r} is not known: choose one of {', '.join(MODES)}.")
+            raise RequestError(
+                f"quantization mode {self.mode!r} is not known: choose one of {', '.join(MODES)}."
+            )
         bits, group_size = MICROSCALING.get(self.mode, (4, 64))
         object.__setattr__(self, "bits", self.bits or bits)
         object.__setattr__(self, "group_size", self.group_size or group_size)
@@ -55,6 +57,7 @@ class Quantization:
         return dict(zip(PARTS, mx.quantize(rows, **self.settings()), strict=False))
 
     def dequantize(self, weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> mx.array:
+        """What `quantize` gave → (n, k) in 16 bits, or as wide as the scales are."""
         return mx.dequantize(weight, scales, biases, **self.settings())
 
 
@@ -87,8 +90,8 @@ class Format:
         """What `encode` gave → rows as the network will multiply with them."""
         if self.quantization is None:
             return stored[name]
-        parts = (stored.get(_part(name, part)) for part in PARTS)
-        return self.quantization.dequantize(*parts)
+        names = [_part(name, part) for part in PARTS]
+        return self.quantization.dequantize(*(stored[part] for part in names if part in stored))
 
 
 class Prepared(NamedTuple):
@@ -134,7 +137,9 @@ def formats(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, For
     return found
 
 
-def _quantization(component: Component, how: Quantization, recipe: Recipe) -> tuple[dict[str, Any], list[str]]:
+def _quantization(
+    component: Component, how: Quantization, recipe: Recipe
+) -> tuple[dict[str, Any], list[str]]:
     """mlx-lm's block: settings for all, others or false by path. And notes on what is left alone."""
     config, tensors = component
     block: dict[str, Any] = how.settings()

@@ -30,8 +30,7 @@ class Repo:
 
         self.name = self.location = name
 
-
-        def ask() -> ModelInfo:
+        def ask() -> Any:
             with asking(name):
                 return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
 
@@ -80,7 +79,9 @@ class RemoteFile:
 
         headers = build_hf_headers(library_name="mlx_happyhorse", library_version=__version__)
         headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        request = get_session().stream("GET", self.url, headers=headers, timeout=TIMEOUT, follow_redirects=True)
+        request = get_session().stream(
+            "GET", self.url, headers=headers, timeout=TIMEOUT, follow_redirects=True
+        )
         with asking(self.repo), request as response:
             if response.is_error:
                 response.read()
@@ -98,7 +99,9 @@ class RemoteFile:
         given = response.headers.get("Content-Range", "")
         whole = response.status_code == 200 and (start, stop) == (0, self.size)
         if not whole and not given.startswith(f"bytes {start}-{stop - 1}/"):
-            raise HubError(f"{self.name}: the server does not give the bytes that were asked for ({given or 'all'}).")
+            raise HubError(
+                f"{self.name}: the server does not give the bytes that were asked for ({given or 'all'})."
+            )
 
 
 def patiently(ask: Callable[[], T]) -> T:

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import mlx.core as mx
 import numpy as np
@@ -42,6 +42,9 @@ class Item(NamedTuple):
     @property
     def stored_bytes(self) -> int:
         return sum(int(np.prod(shape)) * ITEM_BYTES[dtype] for _, dtype, shape in self.outputs())
+
+
+UnderWay = tuple[Item, Piece, AsyncResult]
 
 
 def divide(items: list[Item]) -> dict[str, list[Item]]:
@@ -104,20 +107,24 @@ def _in_order(
     descriptor: int, places: dict[str, Entry], items: list[Item]
 ) -> Iterator[tuple[Item, Piece, tuple[int, Squares]]]:
     """All pieces with what `_write_piece` gave, a few of them under way at any time."""
-    under_way: deque[tuple[Item, Piece, AsyncResult[tuple[int, Squares]]]] = deque()
+    under_way: deque[UnderWay] = deque()
     with ThreadPool(WORKERS) as pool:  # its threads end with the process, whatever they wait for
-        for item, piece in ((item, piece) for item in items for piece in item.tensor.pieces()):
-            under_way.append((item, piece, pool.apply_async(_write_piece, (descriptor, places, item, piece))))
-            if len(under_way) > WORKERS:
-                item, piece, result = under_way.popleft()
-                yield item, piece, result.get()
-        for item, piece, result in under_way:
-            yield item, piece, result.get()
+        for item in items:
+            for piece in item.tensor.pieces():
+                result = pool.apply_async(_write_piece, (descriptor, places, item, piece))
+                under_way.append((item, piece, result))
+                if len(under_way) > WORKERS:
+                    yield _done(under_way)
+        while under_way:
+            yield _done(under_way)
 
 
-def _write_piece(
-    descriptor: int, places: dict[str, Entry], item: Item, piece: Piece
-) -> tuple[int, Squares]:
+def _done(under_way: deque[UnderWay]) -> tuple[Item, Piece, tuple[int, Squares]]:
+    item, piece, result = under_way.popleft()
+    return item, piece, result.get()
+
+
+def _write_piece(descriptor: int, places: dict[str, Entry], item: Item, piece: Piece) -> tuple[int, Squares]:
     """From the source's bytes to those of the result, and how many the first were.
 
     On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
@@ -139,7 +146,7 @@ def _write_piece(
 
 
 def _write_rows(descriptor: int, place: Entry, row: int, rows: mx.array) -> None:
-    data = memoryview(np.asarray(mx.contiguous(rows).view(mx.uint8))).cast("B")
+    data = np.asarray(mx.contiguous(rows).view(mx.uint8)).data.cast("B")
     position = place.begin + row * ((place.end - place.begin) // place.shape[0])
     _write_all(descriptor, data, position)
 

@@ -56,7 +56,9 @@ class Stored:
     def fetch(self, start: int, stop: int) -> np.ndarray:
         """The bytes of some rows, as items. Raises ModelError where they are not numbers."""
         if self.dtype not in FORMATS:
-            raise ModelError(f"{self.file.name}: tensor {self.name} is {self.dtype}: no network of ours has that.")
+            raise ModelError(
+                f"{self.file.name}: tensor {self.name} is {self.dtype}: no network of ours has that."
+            )
         if self.stride is not None:
             return self._whole(self.stride)[start:stop]
         begin = self.begin + self.row_bytes * start

@@ -13,11 +13,11 @@ from typing import Any
 import mlx.core as mx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from mlx_happyhorse.sums import write_sums
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import build, parameters
 
-from .folder import save_component, write_json
-from .networks import Component
+from .job import write_json
 
 SEED = 7
 QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down
@@ -92,8 +92,13 @@ TOP = {
 def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     for i, (name, config) in enumerate(NETWORKS.items()):
-        save_component(Component(config, _random_weights(config, mx.random.key(SEED + i))), folder / name)
+        (folder / name).mkdir()
+        write_json(folder / name / "config.json", config)
+        tensors = _random_weights(config, mx.random.key(SEED + i))
+        mx.save_safetensors(str(folder / name / "model.safetensors"), tensors, {"format": "mlx"})
     _tokenizer().save(str(folder / "text_encoder" / "tokenizer.json"))
+    for name in NETWORKS:
+        write_sums(folder / name)
     write_json(folder / "config.json", TOP)
 
 

@@ -25,7 +25,9 @@ class Problem(NamedTuple):
         return f"{'/'.join(filter(None, (self.component, self.file)))}: {self.what}"
 
 
-def check(folder: Path, components: list[str], on_bytes: Callable[[int], None]) -> list[Problem]:
+def check(
+    folder: Path, components: list[str], on_bytes: Callable[[int], None] = lambda count: None
+) -> list[Problem]:
     """Looks at every byte: hashes, the index against the shards, names and shapes, NaN and infinity."""
     return [problem for name in components for problem in _check(folder / name, on_bytes)]
 
@@ -70,9 +72,9 @@ def _check_files(folder: Path, sums: dict[str, str], on_bytes: Callable[[int], N
             yield Problem(folder.name, file, "is not there")
         elif sha256(folder / file, on_bytes if file.endswith(".safetensors") else None) != wanted:
             yield Problem(folder.name, file, "is not what it was when it was made")
-    for file in sorted(folder.glob("*.safetensors")) if sums else []:
-        if file.name not in sums:
-            yield Problem(folder.name, file.name, f"is none of the files of {SUMS}")
+    for path in sorted(folder.glob("*.safetensors")) if sums else []:
+        if path.name not in sums:
+            yield Problem(folder.name, path.name, f"is none of the files of {SUMS}")
 
 
 def _check_index(folder: Path) -> None:

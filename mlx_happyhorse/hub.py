@@ -84,11 +84,11 @@ def find(model: str | Path) -> Path:
     return folder
 
 
-def fetch(model: str | Path, folder: Path, components: Iterable[str]) -> None:
-    """Gets the components of a Hub repo that are not in its folder yet. Raises what `find` raises."""
-    missing = [name for name in components if not _is_here(folder / name)]
-    if missing and REPO.fullmatch(str(model)) and folder.parent.name == "snapshots":
-        repo, _, _ = str(model).partition("@")
+def fetch(folder: Path, components: Iterable[str]) -> None:
+    """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
+    repo = repo_of(folder)
+    missing = [name for name in components if repo is not None and not _is_here(folder / name)]
+    if missing:
         _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing])
 
 
@@ -116,7 +116,7 @@ def describe(folder: Path) -> dict[str, Any]:
 
 
 class Unanswered(HubError):
-    """The connection broke, or the server is busy: it may be asked again, after `wait` seconds if it said so."""
+    """The connection broke, or the server is busy: ask again, after `wait` seconds where it said so."""
 
     wait: float | None = None
 
@@ -135,11 +135,15 @@ def asking(repo: str) -> Iterator[None]:
             "hf auth login, or set HF_TOKEN."
         ) from error
     except errors.RepositoryNotFoundError as error:
-        raise HubError(f"the Hub has no repo {repo}, or shows it only to others: is HF_TOKEN right?") from error
+        raise HubError(
+            f"the Hub has no repo {repo}, or shows it only to others: is HF_TOKEN right?"
+        ) from error
     except errors.RevisionNotFoundError as error:
         raise HubError(f"{repo} has no such revision.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
-        raise HubError(f"{repo} is not wholly on this machine, and the Hub cannot be reached.") from error
+        raise HubError(
+            f"{repo} is not on this machine, or not all of it, and the Hub is out of reach or HF_HUB_OFFLINE set."
+        ) from error
     except errors.HFValidationError as error:
         raise RequestError(f"{repo!r} is no name of a Hub repo.") from error
     except errors.HfHubHTTPError as error:
@@ -157,6 +161,22 @@ def _refusal(repo: str, error: Any) -> HubError:
         return busy
     advice = ": is HF_TOKEN, or the login of hf auth login, still valid?" if status in (401, 403) else "."
     return HubError(f"the Hub refused {repo} (HTTP {status}){advice}")
+
+
+def repo_of(folder: Path) -> str | None:
+    """The name of the repo, if the folder is one of the Hub's cache."""
+    cache = folder.parent.parent.name
+    if folder.parent.name != "snapshots" or not cache.startswith("models--"):
+        return None
+    return cache.removeprefix("models--").replace("--", "/", 1)
+
+
+def fetch_again(repo: str, folder: Path, patterns: Iterable[str]) -> None:
+    """Replaces files of a folder of the Hub's cache. Raises HubError."""
+    from huggingface_hub import snapshot_download
+
+    with asking(repo):
+        snapshot_download(repo, revision=folder.name, allow_patterns=list(patterns), force_download=True)
 
 
 def _snapshot(name: str, patterns: Iterable[str]) -> Path:

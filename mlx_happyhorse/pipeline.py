@@ -144,8 +144,8 @@ class HappyHorse:
 
     def _complete(self, prompt: str | Prompt, settings: Settings) -> Request:
         request = Request.complete(prompt, settings, self.config["sampling"])
-        if request.upscale is not None and not (self.folder / f"upscaler_{request.upscale}").is_dir():
-            raise RequestError(f"{self.name} holds no upscaler to {request.upscale}.")
+        if request.upscale is not None:
+            self._check_held(f"upscaler_{request.upscale}")
         if request.upscale and request.upscale_negative_prompt and request.upscale_guidance == 1:
             warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=3)
         return request
@@ -163,7 +163,10 @@ class HappyHorse:
         return about
 
     def _check_components(self, names: list[str]) -> None:
-        """Opens every file that will be needed, before hours go into the first of them."""
+        """Fetches and opens every file that will be needed, before hours go into the first of them."""
+        for name in names:
+            self._check_held(name)
+        hub.fetch(self.folder, names)
         networks = {name: self._load(name) for name in names}
         if encoder := networks.get("text_encoder"):
             load_tokenizer(self._tokenizer_file)
@@ -296,11 +299,18 @@ class HappyHorse:
         yield self._load(component)
 
     def _load(self, component: str) -> Any:
-        folder = self.folder / component
-        if not folder.is_dir():
-            raise RequestError(f"{self.folder} holds no {component}, which this needs.")
+        self._check_held(component)
+        hub.fetch(self.folder, [component])
         computes = component == "transformer" or component.startswith("upscaler")
-        return weights.load(folder, self.dtype if computes else None)
+        return weights.load(self.folder / component, self.dtype if computes else None)
+
+    def _check_held(self, component: str) -> None:
+        if not (self.folder / component).is_dir():
+            raise RequestError(
+                f"{self.name} holds no {component}, which this needs. "
+                f"Where it was downloaded: happyhorse download magihuman-{self.variant} "
+                f"--components {component} (and --mlx-path, if it was given)."
+            )
 
     @property
     def latent_channels(self) -> tuple[int, int]:

@@ -54,7 +54,9 @@ def read_header(read: Read, size: int, name: str) -> dict[str, Entry]:
     Raises ModelError, which says `name`, if they are not exactly what the file holds."""
     length = int.from_bytes(read(0, 8), "little") if size >= 8 else size
     if length > min(size - 8, MAX_HEADER_BYTES):
-        raise ModelError(f"{name} is damaged or no safetensors file: its header cannot be {length} bytes long.")
+        raise ModelError(
+            f"{name} is damaged or no safetensors file: its header cannot be {length} bytes long."
+        )
     try:
         values = json.loads(read(8, 8 + length), object_pairs_hook=_without_repetition)
         values.pop("__metadata__", None)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from .errors import ModelError
+from .files import written_beside
 
 SUMS = "SHA256SUMS"
 BLOCK_BYTES = 8 << 20
@@ -36,3 +38,11 @@ def read_sums(folder: Path) -> dict[str, str]:
             raise ModelError(f"{file} is damaged: {line[:80]!r} is no hash and file name.")
         sums[found[2]] = found[1]
     return sums
+
+
+def write_sums(folder: Path, known: Mapping[str, str] = MappingProxyType({}), leave_out: str = "") -> None:
+    """Writes the hashes of all files in a folder; those `known` already are not computed."""
+    names = sorted(file.name for file in folder.iterdir() if file.name not in (SUMS, leave_out))
+    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names]
+    with written_beside(folder / SUMS) as beside:
+        beside.write_text("".join(lines))

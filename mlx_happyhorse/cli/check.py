@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from ..errors import ModelError
 from .terminal import counting_bytes, say
@@ -16,7 +17,7 @@ def run(options: argparse.Namespace) -> None:
     from .. import checking, hub
 
     folder = hub.find(options.model)
-    components = list(hub.describe(folder)["components"])
+    components = [name for name in hub.describe(folder)["components"] if not _is_left_out(folder, name)]
     with counting_bytes("Checking", checking.size(folder, components)) as count:
         problems = checking.check(folder, components, count)
     for problem in problems:
@@ -25,9 +26,16 @@ def run(options: argparse.Namespace) -> None:
         from ..convert import fix
 
         with counting_bytes("Fetching", None) as count:
-            fix(options.model, folder, problems, count)
-        problems = checking.check(folder, components, lambda _: None)
+            fix(folder, problems, count)
+        problems = checking.check(folder, components)
     if problems:
         advice = "" if options.fix else ", or try --fix"
         raise ModelError(f"{folder} is damaged in {len(problems)} places: get or convert it anew{advice}.")
     say(f"{folder} is whole.")
+
+
+def _is_left_out(folder: Path, component: str) -> bool:
+    """Of a Hub repo only what a run needs is fetched."""
+    from .. import hub
+
+    return hub.repo_of(folder) is not None and not any((folder / component).glob("*.safetensors"))

@@ -21,7 +21,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace that folder when all is written")
     parser.add_argument("--variant", choices=("base", "distill"), help="if the folder's name does not tell")
     parser.add_argument("--quantize", "-q", action="store_true", help="quantize the large matrices")
-    parser.add_argument("--dequantize", "-d", action="store_true", help="turn quantized weights back into 16 bits")
+    parser.add_argument(
+        "--dequantize", "-d", action="store_true", help="turn quantized weights back into 16 bits"
+    )
     precision.add(parser)
     parser.add_argument("--upload-repo", metavar="OWNER/NAME", help="publish the folder on the Hub")
 

@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="magihuman-distill, magihuman-base, or a Hub repo of a converted model")
-    parser.add_argument("--mlx-path", help="the folder to write (one of the cache, found by the model's name)")
+    parser.add_argument(
+        "--mlx-path", help="the folder to write (one of the cache, found by the model's name)"
+    )
     parser.add_argument("--components", nargs="+", help="only these, added to what is there")
     parser.add_argument("--no-quantize", action="store_true", help="keep 16 bits: four times the size")
     precision.add(parser)
@@ -40,12 +42,13 @@ def run(options: argparse.Namespace) -> None:
             on_progress=show,
         )
     if not options.dry_run:
-        say(f"Here: {folder}\nUse it with: happyhorse generate \"…\" --model {options.mlx_path or folder.name}")
+        say(f'Here: {folder}\nUse it with: happyhorse generate "…" --model {options.mlx_path or folder.name}')
 
 
 def _say_plan(plan: list[Planned]) -> None:
     for part in plan:
         gated = ", gated" if part.gated else ""
-        say(f"{part.component:<15} {size(part.fetched):>9} → {size(part.stored):>9}  {part.repo}: {part.licence}{gated}")
+        amounts = f"{size(part.fetched):>9} → {size(part.stored):>9}"
+        say(f"{part.component:<15} {amounts}  {part.repo}: {part.licence}{gated}")
     fetched, stored = sum(part.fetched for part in plan), sum(part.stored for part in plan)
     say(f"{'in all':<15} {size(fetched):>9} → {size(stored):>9}")

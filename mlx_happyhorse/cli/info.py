@@ -23,14 +23,19 @@ DIMENSIONS = {
 }
 
 
+OF_CLIPS = (".mp4", ".json", ".latents.safetensors")
+
+
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", help="a clip or its JSON file; a model: name, Hub repo or folder; a checkpoint")
+    parser.add_argument(
+        "what", help="a clip or its JSON file; a model: name, Hub repo or folder; a checkpoint"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
     """show what a clip was made of, or what a model or checkpoint holds"""
     path = Path(options.what).expanduser()
-    if path.suffix in (".mp4", ".json") and not path.is_dir():
+    if path.name.endswith(OF_CLIPS) and not path.is_dir():
         _show_clip(path)
     elif path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
         _show_checkpoint(path)
@@ -61,7 +66,9 @@ def _show_model(model: str) -> None:
     if missing := set(config["components"]) - {network.name for network in networks}:
         print(printable(f"not on this machine yet: {', '.join(sorted(missing))}"))
     largest = max(networks, key=lambda network: network.bytes)
-    print(f"memory: one network at a time, {size(largest.bytes)} for the {largest.name}'s weights, and its work")
+    print(
+        f"memory: one network at a time, {size(largest.bytes)} for the {largest.name}'s weights, and its work"
+    )
 
 
 def _show_checkpoint(path: Path) -> None:
@@ -75,16 +82,12 @@ def _show_checkpoint(path: Path) -> None:
 
 def _show_networks(networks: list[Network]) -> None:
     for network in networks:
-        dimensions = ", ".join(f"{_plain(network.config[k])} {v}" for k, v in DIMENSIONS.items() if k in network.config)
-        source = network.config.get("source", {})
-        where = source.get("repo") or source.get("folder")
+        config = network.config
+        dimensions = ", ".join(f"{_plain(config[k])} {what}" for k, what in DIMENSIONS.items() if k in config)
+        amounts = f"{network.parameters / 1e6:>10,.1f} M parameters, {network.bits:>4.1f} bits each"
+        where = config.get("source", {}).get("repo") or config.get("source", {}).get("folder")
         origin = f", from {where}" if where else ""
-        print(
-            printable(
-                f"{network.name:<15} {network.parameters / 1e6:>10,.1f} M parameters, {network.bits:>4.1f} bits each, "
-                f"{size(network.bytes):>8}: {dimensions}{origin}"
-            )
-        )
+        print(printable(f"{network.name:<15} {amounts}, {size(network.bytes):>8}: {dimensions}{origin}"))
 
 
 def _plain(value: Any) -> str:

@@ -87,7 +87,7 @@ def size(count: float) -> str:
 
 
 @contextmanager
-def counting_bytes(label: str, total: int) -> Iterator[Callable[[int], None]]:
+def counting_bytes(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
     """A bar of bytes, and the function that moves it on."""
     with _bytes_bar(label, total) as bar:
         yield lambda count: bar.update(count)
@@ -114,7 +114,7 @@ def converting() -> Iterator[Callable[[Progress], None]]:
             bar.close()
 
 
-def _bytes_bar(label: str, total: int) -> Any:
+def _bytes_bar(label: str, total: int | None) -> Any:
     from tqdm import tqdm
 
     return tqdm(desc=label, total=total, unit="B", unit_scale=True, bar_format=BYTES_BAR, file=TERMINAL)
