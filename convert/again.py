@@ -8,7 +8,7 @@ from mlx_happyhorse.weights import NETWORKS, build
 
 from .checkpoint import Checkpoint
 from .networks import Component
-from .precision import PARTS, Quantization
+from .precision import Quantization
 from .tensors import Tensor
 
 
@@ -23,8 +23,8 @@ def converted(ckpt: Checkpoint) -> dict[str, Component]:
     for path, layer in build(config).named_modules():
         if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
             how = Quantization(layer.bits, layer.group_size, layer.mode)
-            names = [f"{path}.{part}" for part in PARTS if f"{path}.{part}" in ckpt]
-            tensors[f"{path}.weight"] = Tensor.of(*ckpt.take_together(*names), change=how.dequantize)
+            stored = ckpt.take_together(*(f"{path}.{part}" for part in how.parts))
+            tensors[f"{path}.weight"] = Tensor.of(*stored, change=how.dequantize)
     tensors |= {name: ckpt.take(name) for name in ckpt.names}
     plain = {key: value for key, value in config.items() if key != "quantization"}
     return {ckpt.folder.name: Component(plain, tensors)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import PurePosixPath
@@ -19,6 +20,7 @@ from .tensors import File, Stored, Tensor
 
 FP8_SCALE = ".__fp8_scale"
 MAX_JSON_BYTES = 16_000_000
+NUMBERED = re.compile(r"(.+)-00001-of-(\d{5})\.safetensors")
 
 
 class Checkpoint:
@@ -141,18 +143,35 @@ def read_json(file: File) -> Any:
 
 
 def checkpoints(source: Source, under: str = "") -> Iterator[Checkpoint]:
-    """What a source holds below the folder `under`: shards under their index, and files by themselves."""
+    """What a source holds below the folder `under`: shards together, other files by themselves."""
     files = [path for path in source.files if PurePosixPath(path).is_relative_to(under)]
-    listed: set[str] = set()
-    for path in files:
+    seen: set[str] = set()
+    for path in sorted(files, key=lambda path: not path.endswith(INDEX)):
+        numbered = NUMBERED.fullmatch(path)
         if path.endswith(INDEX):
             shards = _shards(source, path)
-            folder = PurePosixPath(path).parent
-            listed |= {str(folder / name) for name in shards.values()}
-            yield Checkpoint(source, path, shards)
+        elif numbered and path not in seen:
+            shards = _shards_without_index(source, numbered[1], int(numbered[2]))
+        else:
+            continue
+        seen |= {str(PurePosixPath(path).with_name(name)) for name in shards.values()}
+        yield Checkpoint(source, path, shards)
     for path in files:
-        if path.endswith((".safetensors", *ENDINGS)) and path not in listed:
+        if path.endswith((".safetensors", *ENDINGS)) and path not in seen:
             yield Checkpoint(source, path)
+
+
+def _shards_without_index(source: Source, stem: str, count: int) -> dict[str, str]:
+    shards: dict[str, str] = {}
+    for i in range(count):
+        path = f"{stem}-{i + 1:05d}-of-{count:05d}.safetensors"
+        if path not in source.files:
+            raise ModelError(f"{source.name} lacks {path}.")
+        for tensor in read_tensors(source.open(path)):
+            if tensor in shards:
+                raise ModelError(f"{source.name} has tensor {tensor} in {shards[tensor]} and in {path}.")
+            shards[tensor] = PurePosixPath(path).name
+    return shards
 
 
 def _shards(source: Source, index: str) -> dict[str, str]:

@@ -21,7 +21,6 @@ from .tensors import Tensor
 AFFINE_BITS, AFFINE_GROUPS = (2, 3, 4, 5, 6, 8), (32, 64, 128)
 MICROSCALING = {"mxfp4": (4, 32), "mxfp8": (8, 32), "nvfp4": (4, 16)}  # bits and group size
 MODES = ("affine", *MICROSCALING)
-PARTS = ("weight", "scales", "biases")
 
 
 @dataclass(frozen=True)
@@ -52,9 +51,14 @@ class Quantization:
     def settings(self) -> dict[str, Any]:
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is stored of a matrix."""
+        return ("weight", "scales", "biases") if self.mode == "affine" else ("weight", "scales")
+
     def quantize(self, rows: mx.array) -> dict[str, mx.array]:
         """Packed weight (n, k · bits / 32), scales and, if affine, biases (n, k / group size)."""
-        return dict(zip(PARTS, mx.quantize(rows, **self.settings()), strict=False))
+        return dict(zip(self.parts, mx.quantize(rows, **self.settings()), strict=True))
 
     def dequantize(self, weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> mx.array:
         """What `quantize` gave → (n, k) in 16 bits, or as wide as the scales are."""
@@ -90,8 +94,8 @@ class Format:
         """What `encode` gave → rows as the network will multiply with them."""
         if self.quantization is None:
             return stored[name]
-        names = [_part(name, part) for part in PARTS]
-        return self.quantization.dequantize(*(stored[part] for part in names if part in stored))
+        how = self.quantization
+        return how.dequantize(*(stored[_part(name, part)] for part in how.parts))
 
 
 class Prepared(NamedTuple):

@@ -141,7 +141,7 @@ def _write_piece(descriptor: int, places: dict[str, Entry], item: Item, piece: P
             if item.format.quantization is not None:
                 every = max(tensor.shape[0] // SAMPLED_ROWS, 1)
                 sample = {name: part[::every] for name, part in stored.items()}
-                squares += measure(rows[::every], item.format.decode(item.name, sample))
+                squares = squares + measure(rows[::every], item.format.decode(item.name, sample))
     return sum(part.nbytes for part in fetched), squares
 
 

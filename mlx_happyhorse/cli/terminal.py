@@ -104,7 +104,7 @@ def converting() -> Iterator[Callable[[Progress], None]]:
         nonlocal bar
         if bar is None:
             bar = _bytes_bar(progress.component, progress.total)
-        bar.set_description(progress.component, refresh=False)
+        bar.set_description_str(progress.component, refresh=False)
         bar.update(progress.done - bar.n)
 
     try:

@@ -1,0 +1,429 @@
+"""Models from the Hub: fetched byte range by byte range, whatever the network does, and gone on with after a stop."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+import numpy as np
+import published
+import pytest
+from commands import SHORT, frames_of, run
+from hub_server import Fault, HubServer
+from huggingface_hub import constants
+from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
+
+from mlx_happyhorse import HappyHorse, hub
+from mlx_happyhorse.convert import Planned, Quantization, convert, download, repo, shards
+
+pytest.importorskip("torch")
+
+T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")
+GET_T2V = ("download", "magihuman-distill", "--q-bits", "4", "--components", *T2V)
+GET_DECODER = ("download", "magihuman-distill", "--components", "video_decoder")
+OWN = "someone/horse"  # a repo with a model that was converted already
+HEADERS = 200_000  # bytes that may be fetched beside the tensors
+UNDER_WAY = 2_000_000  # of tensors that a kill may have cut off
+
+
+class Model(NamedTuple):
+    """A downloaded one, all that was fetched for it, and how much of that was the tokenizer."""
+
+    folder: Path
+    fetched: int
+    tokenizer: int
+
+
+@contextmanager
+def asking(server: HubServer, folder: Path):
+    """The Hub's library asks this server, and all that is kept is kept below `folder`."""
+    values = {
+        "ENDPOINT": server.endpoint,
+        "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
+        "HF_HUB_CACHE": str(folder / "cache"),
+        "HF_TOKEN_PATH": str(folder / "token"),
+        "HF_HUB_DISABLE_XET": True,
+        "HF_HUB_OFFLINE": False,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in values.items():
+            patch.setattr(constants, name, value)
+        patch.setenv("HAPPYHORSE_HOME", str(folder / "models"))
+        patch.delenv("HF_TOKEN", raising=False)
+        patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and only a power cut would tell
+        yield
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hub")
+    published.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(root, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("downloaded")
+    with HubServer(root, redirect=True) as server, asking(server, folder):
+        assert run(*GET_T2V) == 0
+        tokenizer = f"{T5GEMMA}/resolve/{server.commit(T5GEMMA)}/tokenizer.json"
+        return Model(folder / "models/magihuman-distill-4bit", server.sent(), server.sent(tokenizer))
+
+
+@pytest.fixture
+def server(root, tmp_path):
+    with HubServer(root) as server, asking(server, tmp_path):
+        yield server
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "models"
+
+
+@pytest.fixture
+def copy(model, home):
+    """The downloaded model at another place, where it may be changed."""
+    return shutil.copytree(model.folder, home / model.folder.name)
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The pauses between attempts, which are not made."""
+    waits: list[float] = []
+    monkeypatch.setattr(repo, "time", SimpleNamespace(sleep=waits.append))
+    return waits
+
+
+def same(folder: Path, other: Path, pattern: str = "*") -> bool:
+    """Whether two folders hold the same files with the same bytes."""
+    files = [{str(f.relative_to(d)): f for d in (top,) for f in d.rglob(pattern)} for top in (folder, other)]
+    alike = (f.is_dir() or f.read_bytes() == files[1][name].read_bytes() for name, f in files[0].items())
+    return files[0].keys() == files[1].keys() and all(alike)
+
+
+def states(folder: Path) -> dict[Path, tuple[int, int]]:
+    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.rglob("*")}
+
+
+def damage(file: Path) -> bytes:
+    """Turns one bit over in the last byte; returns what was there before."""
+    data = file.read_bytes()
+    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    return data
+
+
+def test_a_downloaded_model_is_what_conversion_makes(root, model, tmp_path):
+    gair = root / MAGIHUMAN
+    sources = gair / "distill", gair / "turbo_vae", root / T5GEMMA, root / STABLE_AUDIO / "model.safetensors"
+    convert(sources, tmp_path / "out", quantization=Quantization(4, 64))
+    for files in ("*.safetensors", "quantization.json", "tokenizer.json"):
+        assert same(model.folder, tmp_path / "out", files)
+
+
+def test_it_is_found_by_its_name_and_makes_a_clip(copy, server, tmp_path):
+    assert run("generate", "A ball.", *SHORT, "-m", "magihuman-distill", "-o", str(tmp_path / "a.mp4")) == 0
+    assert frames_of(tmp_path / "a.mp4").any()
+    assert not server.requests
+
+
+def test_little_more_is_fetched_than_is_used(root, model):
+    used = published.used(root)
+    assert 0 < model.fetched - sum(used[part] for part in T2V) < 0.02 * sum(used[part] for part in T2V)
+
+
+def test_the_tokenizer_is_fetched_once(root, model):
+    assert model.tokenizer == (root / T5GEMMA / "tokenizer.json").stat().st_size
+
+
+def test_nothing_of_the_sources_is_kept(model):
+    top = model.folder.parents[1]
+    assert [item.name for item in top.iterdir()] == ["models"]
+    assert [item.name for item in (top / "models").iterdir()] == [model.folder.name]
+    assert {item.name for item in model.folder.iterdir()} == {*T2V, "config.json", "README.md"}
+    stored = {"SHA256SUMS", "config.json", "model.safetensors", "quantization.json", "tokenizer.json"}
+    assert {file.name for part in T2V for file in (model.folder / part).iterdir()} == stored
+
+
+def test_a_plan_says_what_will_be_fetched_and_stored(root, model, server, home):
+    plan: list[Planned] = []
+    how = Quantization(4, 64)
+    download("magihuman-distill", components=T2V, quantization=how, dry_run=True, on_plan=plan.extend)
+    used = published.used(root)
+    assert [part.component for part in plan] == [*T2V]
+    for part in plan:
+        assert 0 <= used[part.component] - part.fetched < 100  # some small ones are looked at before
+        stored = sum(file.stat().st_size for file in (model.folder / part.component).iterdir())
+        assert 0 <= stored - part.stored < 0.1 * stored
+
+
+def test_a_dry_run_shows_sizes_and_licences_and_neither_fetches_nor_writes(root, server, home, capsys):
+    assert run(*GET_T2V, "--dry-run") == 0
+    shown = capsys.readouterr().err
+    for pattern in (
+        r"transformer +10.3 MB|transformer +10 MB → +\d MB  GAIR/daVinci-MagiHuman: Apache-2.0",
+        r"text_encoder .* google/t5gemma-9b-9b-ul2: Gemma Terms of Use",
+        r"audio_vae .* stabilityai/stable-audio-open-1.0: Stability AI Community License",
+        r"in all +13 MB → +4 MB",
+    ):
+        assert re.search(pattern, shown)
+    assert server.sent() < 0.02 * sum(published.used(root)[part] for part in T2V)
+    assert not home.exists()
+
+
+FAULTS = {
+    "drop": Fault("drop", 3, after=1),
+    "reset": Fault("reset", 3, after=1),
+    "stall": Fault("stall", 3, after=1, seconds=60),
+    "429": Fault("status", 3, status=429, retry_after="17"),
+    "503": Fault("status", 3, status=503, retry_after=""),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_what_networks_do_is_survived(model, server, home, waits, monkeypatch, fault):
+    monkeypatch.setattr(repo, "TIMEOUT", 0.2)
+    for _ in range(2):  # in the headers, and among the tensors
+        server.faults += [Fault("none", 7), replace(FAULTS[fault])]
+    assert run(*GET_DECODER) == 0
+    assert same(home / "magihuman-distill-4bit/video_decoder", model.folder / "video_decoder")
+    assert waits[:3] == ([17] * 3 if fault == "429" else [1, 2, 4])
+    assert len(waits) >= 6
+
+
+def test_a_server_that_stays_broken_is_given_up_and_gone_on_with_later(model, server, home, waits, capsys):
+    server.faults += [Fault("none", 60), Fault("status", 1000)]
+    assert run(*GET_DECODER) == 1
+    assert "too busy for GAIR/daVinci-MagiHuman (HTTP 503): try again later" in capsys.readouterr().err
+    assert [item.name for item in home.iterdir()] == [".magihuman-distill-4bit.partial"]
+    server.faults.clear()
+    before = server.sent()
+    assert run(*GET_DECODER) == 0
+    assert server.sent() - before < 0.8 * before
+    assert [item.name for item in home.iterdir()] == [model.folder.name]
+    assert same(home / model.folder.name / "video_decoder", model.folder / "video_decoder")
+
+
+@pytest.mark.parametrize("kind", ["whole", "wrong"])
+@pytest.mark.parametrize("after", [0, 40])
+def test_other_bytes_than_those_asked_for_are_refused(model, server, home, capsys, kind, after):
+    server.faults += [Fault("none", after, match=".ckpt"), Fault(kind, match=".ckpt")]
+    assert run(*GET_DECODER) == 1
+    assert "does not give the bytes that were asked for" in capsys.readouterr().err
+    assert run(*GET_DECODER) == 0
+    assert same(home / model.folder.name / "video_decoder", model.folder / "video_decoder")
+
+
+def test_gated_repos_are_named_with_their_licence_and_nothing_is_left(root, tmp_path, monkeypatch, capsys):
+    get = ("download", "magihuman-distill", "--components", "text_encoder")
+    with HubServer(root, gated=[T5GEMMA], tokens=["good"]) as server, asking(server, tmp_path):
+        for token in (None, "bad"):
+            if token:
+                monkeypatch.setenv("HF_TOKEN", token)
+            assert run(*get) == 1
+            shown = capsys.readouterr().err
+            assert f"https://huggingface.co/{T5GEMMA}" in shown and "HF_TOKEN" in shown
+            assert not list(tmp_path.rglob("*"))
+        monkeypatch.setenv("HF_TOKEN", "good")
+        assert run(*get) == 0
+
+
+def test_the_token_is_not_shown_to_others(root, tmp_path, monkeypatch):
+    with HubServer(root, redirect=True) as server, asking(server, tmp_path):
+        monkeypatch.setenv("HF_TOKEN", "secret")
+        assert run(*GET_DECODER) == 0
+        tokens = {request.path.startswith("/cdn/"): request.token for request in server.requests}
+    assert tokens == {False: "secret", True: None}
+
+
+def test_what_there_is_none_of_is_said(server, home, capsys):
+    for name, code, message in (
+        ("happyhorse-1.0", 2, "not published. Use the open ones of its design: magihuman-distill"),
+        ("magihuman-huge", 2, "'magihuman-huge' is not known: magihuman-base, magihuman-distill"),
+        ("nobody/nothing", 1, "the Hub has no repo nobody/nothing"),
+        (MAGIHUMAN, 2, "config.json"),
+    ):
+        assert run("download", name) == code
+        assert message in capsys.readouterr().err
+    assert run("download", "magihuman-base", "--components", "audio") == 2
+    assert "there is no component 'audio'" in capsys.readouterr().err
+    assert not home.exists() and server.sent() < 100
+
+
+def test_a_second_variant_shares_what_is_not_its_own(root, copy, server, home):
+    server.requests.clear()
+    assert run("download", "magihuman-base", *GET_T2V[2:]) == 0
+    for part in T2V[1:]:
+        for file in (copy / part).iterdir():
+            assert file.samefile(home / "magihuman-base-4bit" / part / file.name)
+    own = published.used(root, "base")["transformer"]
+    assert server.sent(f"{MAGIHUMAN}/resolve/{server.commit(MAGIHUMAN)}/base") < 1.02 * own
+    assert server.sent() < 1.02 * own + 4 * HEADERS
+    assert run("check", "magihuman-base") == 0
+
+
+def test_a_component_is_added_to_a_model_that_is_there(copy, server, tmp_path):
+    before = states(copy / "transformer")
+    shutil.move(copy, tmp_path / "elsewhere")
+    add = ("download", "magihuman-distill", "--mlx-path", str(tmp_path / "elsewhere"))
+    assert run(*add, "--components", "video_encoder") == 0
+    assert states(tmp_path / "elsewhere/transformer").values() == before.values()
+    assert {request.path.split("/resolve")[0] for request in server.requests if request.sent} == {f"/{WAN}"}
+    horse = HappyHorse.load(tmp_path / "elsewhere")
+    assert horse.config["components"] == sorted({*T2V, "video_encoder"})
+    assert horse.encode_image(mx.zeros((64, 64, 3))).shape == (1, 4, 4, 48)
+    assert run("check", str(tmp_path / "elsewhere")) == 0
+
+
+def test_the_same_again_does_nothing(copy, server):
+    before = states(copy)
+    assert run(*GET_T2V) == 0
+    assert states(copy) == before and not server.requests
+
+
+def test_a_killed_download_is_gone_on_with(root, model, tmp_path):
+    """Twice: in the transformer, and in the text encoder when the transformer is whole."""
+    used = published.used(root)
+    with HubServer(root) as server:
+        server.bytes_per_second = 4e6
+        kill_after(server, tmp_path, 0.7 * used["transformer"])
+        first, server.requests[:] = server.sent(MAGIHUMAN), []
+        kill_after(server, tmp_path, 0.4 * used["text_encoder"], T5GEMMA)
+        second, server.requests[:] = server.sent(MAGIHUMAN), []
+        server.bytes_per_second = None
+        with subprocess.Popen(**command(server, tmp_path)) as process:
+            pass
+        assert process.returncode == 0
+        assert first + second < used["transformer"] + HEADERS + UNDER_WAY
+        assert server.sent(MAGIHUMAN) < HEADERS
+    out = tmp_path / "models/magihuman-distill-4bit"
+    for part in ("transformer", "text_encoder"):
+        assert same(out / part, model.folder / part)
+    assert sorted(item.name for item in (tmp_path / "models").iterdir()) == [out.name]
+
+
+def kill_after(server: HubServer, folder: Path, count: float, prefix: str = "") -> None:
+    """Kills a download when the server has sent so many bytes."""
+    with subprocess.Popen(**command(server, folder)) as process:
+        while server.sent(prefix) < count:
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert not (folder / "models/magihuman-distill-4bit").exists()
+
+
+def command(server: HubServer, folder: Path) -> dict[str, Any]:
+    parts = ("transformer", "text_encoder")
+    arguments = [sys.executable, "-m", "mlx_happyhorse", *GET_T2V[:4], "--components", *parts]
+    places = {"HF_HOME": str(folder / "hub"), "HAPPYHORSE_HOME": str(folder / "models")}
+    environment = os.environ | places | {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+    return {"args": arguments, "env": environment, "stderr": subprocess.DEVNULL}
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A Hub that holds a model of ours."""
+    shutil.copytree(hub.EMBEDDED["tiny"], tmp_path / "hub" / OWN)
+    with HubServer(tmp_path / "hub", redirect=True) as server, asking(server, tmp_path / "here"):
+        yield server
+
+
+def generate(**settings):
+    return HappyHorse.load(OWN).generate("A ball.", seconds=0.2, steps=1, width=64, height=64, **settings)
+
+
+def weights_sent(server: HubServer) -> set[str]:
+    sent = (request.path for request in server.requests if request.sent)
+    return {path.split("/")[-2] for path in sent if path.endswith(".safetensors")}
+
+
+def test_of_a_repo_of_ours_a_run_fetches_what_it_needs(own, monkeypatch):
+    clip = generate(seed=1)
+    assert weights_sent(own) == {*T2V}
+    own.requests.clear()
+    assert np.array_equal(generate(seed=1).video, clip.video)
+    assert not own.requests
+    generate(image=np.zeros((64, 64, 3), np.uint8))
+    assert weights_sent(own) == {"video_encoder"}
+    own.requests.clear()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert np.array_equal(generate(seed=1).video, clip.video)
+    assert not own.requests
+
+
+def test_all_of_a_repo_of_ours_is_downloaded_and_checked(own, capsys):
+    assert run("download", OWN) == 0
+    assert weights_sent(own) == {*hub.COMPONENTS}
+    own.requests.clear()
+    assert run("check", OWN) == 0
+    assert run("info", OWN) == 0
+    assert "not on this machine" not in capsys.readouterr().out
+    assert not own.requests
+
+
+def test_a_revision_is_pinned(own, monkeypatch, capsys):
+    pinned = f"{OWN}@{own.commit(OWN)}"
+    assert run("info", pinned) == 0
+    assert run("info", f"{OWN}@{'0' * 40}") == 1
+    assert f"{OWN} has no such revision" in capsys.readouterr().err
+    (own.root / OWN / "README.md").write_text("newer")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert HappyHorse.load(pinned).folder.name == pinned.partition("@")[2]
+
+
+def test_a_repo_that_is_not_here_is_not_asked_for_offline(own, monkeypatch, capsys):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert run("generate", "x", "-m", OWN) == 1
+    assert f"{OWN} is not on this machine" in capsys.readouterr().err
+    assert not own.requests
+
+
+def test_a_damaged_file_of_a_repo_of_ours_is_fetched_again(own, capsys):
+    assert run("download", OWN) == 0
+    file = hub.find(OWN) / "transformer/model.safetensors"
+    data = damage(file)
+    own.requests.clear()
+    assert run("check", OWN) == 1
+    assert "transformer/model.safetensors: is not what it was" in capsys.readouterr().err
+    assert run("check", OWN, "--fix") == 0
+    assert file.read_bytes() == data and weights_sent(own) == {"transformer"}
+
+
+def test_a_damaged_shard_is_fetched_and_converted_again_and_no_other(root, server, home, monkeypatch):
+    monkeypatch.setattr(shards, "MAX_SHARD_BYTES", 150_000)
+    assert run("download", "magihuman-distill", "--components", "text_encoder") == 0
+    folder = home / "magihuman-distill-4bit"
+    before = {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    shards_made = sorted((folder / "text_encoder").glob("*.safetensors"))
+    assert len(shards_made) == 4
+    damage(shards_made[2])
+    server.requests.clear()
+    assert run("check", "magihuman-distill") == 1
+    assert run("check", "magihuman-distill", "--fix") == 0
+    assert {file: file.read_bytes() for file in folder.rglob("*") if file.is_file()} == before
+    assert server.sent() < 0.3 * published.used(root)["text_encoder"] + HEADERS
+
+
+def test_a_conversion_is_published(root, tmp_path, monkeypatch, capsys):
+    (tmp_path / "hub").mkdir()
+    source = root / MAGIHUMAN / "turbo_vae"
+    made = ["--mlx-path", str(tmp_path / "out"), "--variant", "distill", "--overwrite"]
+    with HubServer(tmp_path / "hub", tokens=["good"]) as server, asking(server, tmp_path):
+        publish = ("convert", "--hf-path", str(source), *made, "--upload-repo", "me/horse")
+        assert run(*publish) == 1
+        assert "HF_TOKEN" in capsys.readouterr().err
+        monkeypatch.setenv("HF_TOKEN", "good")
+        assert run(*publish) == 0
+        assert "Published: " in capsys.readouterr().err
+        assert same(tmp_path / "out", tmp_path / "hub/me/horse")
+        assert run("download", "me/horse") == 0
