@@ -9,12 +9,11 @@ from pathlib import Path
 from mlx_happyhorse import hub
 from mlx_happyhorse.errors import RequestError
 from mlx_happyhorse.files import expanded
-from mlx_happyhorse.weights import read_json
 
 from .card import licence
 from .collect import Place, collect
 from .folder import prepare_parts
-from .job import Job, OnProgress, Part
+from .job import Job, OnProgress, Part, describe, tidy
 from .precision import Quantization
 from .repo import Repo
 
@@ -56,18 +55,18 @@ def download(
     published = _published(name, components)
     out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out)
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
-    exists = out.exists()
-    if exists:
-        hub.describe(out)
+    tidy(out)
+    before = hub.describe(out) if out.exists() else {}
     if not missing:
+        if published.keys() - set(before["components"]):  # a run was killed before it said what is there
+            describe(out, before["variant"], before)
         return out
     repos = {repo: Repo(repo) for repo in dict.fromkeys(where.repo for where in missing.values())}
     collection = collect(Place(repos[where.repo], where.under, part) for part, where in missing.items())
     parts, _ = prepare_parts(collection.found, dtype, quantization, recipe)
     on_plan([_planned(part, parts[part], repos[missing[part].repo]) for part in missing])
     if not dry_run:
-        before = read_json(out / "config.json") if exists else {}
-        Job(out, parts, name.rpartition("-")[2], before, add=exists).run(on_progress)
+        Job(out, parts, name.rpartition("-")[2], before, add=bool(before)).run(on_progress)
     return out
 
 

@@ -6,17 +6,18 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlx_happyhorse.errors import RequestError
+from mlx_happyhorse.errors import HubError, RequestError
 from mlx_happyhorse.files import expanded
-from mlx_happyhorse.hub import COMPONENTS
+from mlx_happyhorse.hub import COMPONENTS, REPO
 from mlx_happyhorse.inventory import Network, network
 from mlx_happyhorse.weights import read_json
 
 from .again import is_converted
 from .checkpoint import Checkpoint, checkpoints
 from .collect import Found, Place, collect, read, variant_of
-from .job import Job, OnProgress, Part
+from .job import Job, OnProgress, Part, tidy
 from .precision import Quantization, prepare
+from .repo import Repo
 from .sources import Folder
 from .tensors import File
 
@@ -37,14 +38,16 @@ def convert(
 ) -> list[str]:
     """Writes the model folder `out`; returns a line for everything that was left out or left unquantized.
 
-    A source is a checkpoint's folder or file, or a folder of such; `component=path` where a name does not
-    tell an upscaler from a base model. It may also be a model folder of ours, to be quantized anew or
-    dequantized. `variant` is "base" or "distill"; by default the transformer's folder name says it.
+    A source is a checkpoint's folder or file, or a folder of such, here or on the Hub (owner/name/folder),
+    where only the bytes that are needed are read; `component=path` where a name does not tell an upscaler
+    from a base model. It may also be a model folder of ours, to be quantized anew or dequantized. `variant`
+    is "base" or "distill"; by default the transformer's folder name says it.
 
     Memory stays small whatever the sources' size: they are read a few megabytes at a time. What a run that
     was killed has done is not done again. Raises RequestError or ModelError, and then nothing is written.
     """
     out = expanded(out)
+    tidy(out)
     if out.exists() and not overwrite:
         raise RequestError(f"{out} exists already: choose another folder, or --overwrite it.")
     if dequantize and quantization is not None:
@@ -97,10 +100,16 @@ def inspect(path: str | Path) -> tuple[list[Network], list[str]]:
 
 
 def _place(source: str | Path) -> Place:
-    label, equals, path = str(source).partition("=")
-    if equals and label in COMPONENTS:
-        return Place(Folder(expanded(path)), component=label)
-    return Place(Folder(expanded(source)))
+    label, equals, rest = str(source).partition("=")
+    component, where = (label, rest) if equals and label in COMPONENTS else (None, str(source))
+    path = expanded(where)
+    owner, name, *under = (*where.split("/"), "")
+    if path.exists() or not REPO.fullmatch(f"{owner}/{name}"):
+        return Place(Folder(path), component=component)
+    try:
+        return Place(Repo(f"{owner}/{name}"), "/".join(under).strip("/"), component)
+    except HubError as error:
+        raise RequestError(f"{where} does not exist here. Taken for a repo: {error}") from error
 
 
 def _described_before(found: dict[str, Found], plain: bool, dequantize: bool) -> dict[str, Any]:

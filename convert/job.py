@@ -8,13 +8,13 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_happyhorse.errors import HappyHorseError, HubError, RequestError
+from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
@@ -23,10 +23,11 @@ from mlx_happyhorse.weights import INDEX, read_json
 from .card import REPORT, card, top_config
 from .journal import Journal
 from .precision import Prepared
-from .shards import Item, divide, write_shard
+from .shards import MAX_SHARD_BYTES, Item, divide, write_shard
 from .tensors import File
 
-JOURNAL, JOB, LOCK = "journal.jsonl", "job.json", "lock"
+JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
+KEPT = "what is done is kept, the same command goes on from there"
 SPARE_BYTES = 64 << 20  # of a disk, for all that is small
 
 
@@ -75,19 +76,27 @@ class Job:
     overwrite: bool = False
     add: bool = False
 
-    @property
-    def work(self) -> Path:
-        return self.out.with_name(f".{self.out.name}.partial")
+    def __post_init__(self) -> None:
+        self.work = work_beside(self.out)
+        self.model = self.work / MODEL
 
     def run(self, on_progress: OnProgress) -> None:
         """Raises RequestError if it cannot begin, HubError if the connection fails for good: then, as
-        after a kill, what is done stays for the next run. After any other failure nothing stays."""
+        after an interruption, what is done stays for the next run. After any other failure nothing does."""
+        goes_on = self.model.exists()
         with _locked(self.work):
             try:
                 self._begin()
+                self._check_room()
                 self._write_all(on_progress)
                 self._finish()
-            except HubError:
+            except HubError as error:
+                raise HubError(f"{error} {KEPT[0].upper()}{KEPT[1:]}.") from error
+            except KeyboardInterrupt as stop:
+                raise KeyboardInterrupt(KEPT) from stop
+            except RequestError:
+                if not goes_on:
+                    shutil.rmtree(self.work)
                 raise
             except OSError as error:
                 shutil.rmtree(self.work, ignore_errors=True)
@@ -97,22 +106,23 @@ class Job:
                 raise
 
     def _begin(self) -> None:
-        """Throws away what another job left, and makes sure that there is room for this one."""
-        kept = {LOCK}
+        """Throws away what another job left."""
+        self.model.mkdir(exist_ok=True)
         for name, part in self.parts.items():
-            note = self.work / f"{name}.{JOB}"
+            note = self.work / f"{name}.json"
             text = json.dumps([__version__, part.prepared.config, part.identity], sort_keys=True)
             if not note.exists() or note.read_text() != text:
-                shutil.rmtree(self.work / name, ignore_errors=True)
+                shutil.rmtree(self.model / name, ignore_errors=True)
                 with written_beside(note) as beside:
                     beside.write_text(text)
-            kept |= {name, note.name}
-        for item in self.work.iterdir():
-            if item.name not in kept:
+        for item in self.model.iterdir():
+            if item.name not in self.parts:
                 _remove(item)
         for name, part in self.parts.items():
-            if not _is_whole(self.work / name):
+            if not _is_whole(self.model / name):
                 self._link(name, part)
+
+    def _check_room(self) -> None:
         present = sum(file.stat().st_blocks * 512 for file in self.work.rglob("*") if file.is_file())
         need = sum(part.stored_bytes for part in self.parts.values()) - present + SPARE_BYTES
         free = shutil.disk_usage(self.work).free
@@ -128,9 +138,11 @@ class Job:
             return
         wanted = json.loads(json.dumps(part.prepared.config))
         for config in sorted(self.out.parent.glob(f"*/{name}/config.json")):
-            if config.parent.parent not in (self.work, self.out) and read_json(config) == wanted:
-                shutil.rmtree(self.work / name, ignore_errors=True)
-                with written_beside(self.work / name) as beside:
+            with suppress(ModelError):
+                if config.parent.parent == self.out or read_json(config) != wanted:
+                    continue
+                shutil.rmtree(self.model / name, ignore_errors=True)
+                with written_beside(self.model / name) as beside:
                     shutil.copytree(config.parent, beside, copy_function=_link_or_copy)
                 return
 
@@ -143,28 +155,35 @@ class Job:
                 progress.done += count
                 on_progress(progress)
 
-            if _is_whole(self.work / name):
+            if _is_whole(self.model / name):
                 add(part.source_bytes)
             else:
-                write_part(part, self.work / name, add)
+                write_part(part, self.model / name, add)
 
     def _finish(self) -> None:
         if self.add:
             for name in self.parts:
-                (self.work / name).rename(self.out / name)
+                (self.model / name).rename(self.out / name)
             describe(self.out, self.variant, self.before)
-            shutil.rmtree(self.work)
         else:
-            describe(self.work, self.variant, self.before, self.out.name)
-            for note in (LOCK, *(f"{name}.{JOB}" for name in self.parts)):
-                (self.work / note).unlink(missing_ok=True)
+            describe(self.model, self.variant, self.before, self.out.name)
+            old = self.work / "old"
             if self.overwrite and self.out.exists():
-                old = self.out.with_name(f".{self.out.name}.old")
                 self.out.rename(old)
-                self.work.rename(self.out)
-                _remove(old)
-            else:
-                self.work.rename(self.out)
+            self.model.rename(self.out)
+        shutil.rmtree(self.work)
+
+
+def work_beside(out: Path) -> Path:
+    """The folder in which `out` is made."""
+    return out.with_name(f".{out.name}.partial")
+
+
+def tidy(out: Path) -> None:
+    """Removes what a run left that was killed after `out` was whole."""
+    work = work_beside(out)
+    if out.exists() and work.exists() and not (work / MODEL).exists():
+        shutil.rmtree(work)
 
 
 def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> None:
@@ -244,8 +263,12 @@ def _locked(work: Path) -> Iterator[None]:
 
 
 def _explained(error: OSError, out: Path) -> HappyHorseError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return HappyHorseError(f"the disk was full before {out} was whole: make room and try again.")
+    if error.errno == errno.EFBIG:
+        return HappyHorseError(
+            f"the disk of {out} takes no files of {MAX_SHARD_BYTES / 1e9:.0f} GB: choose another."
+        )
     return HappyHorseError(f"{out} could not be written: {error.strerror or error}.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from .sources import LocalFile
 from .tensors import File
 
 ATTEMPTS = 7
+FIRST_ATTEMPTS = 3  # where nothing is lost yet, it is better to say so at once
 LONGEST_WAIT = 300.0  # seconds: the Hub counts requests in windows of five minutes
 TIMEOUT = 20.0  # seconds without a byte
 
@@ -34,7 +36,7 @@ class Repo:
             with asking(name):
                 return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
 
-        info = patiently(ask)
+        info = patiently(ask, FIRST_ATTEMPTS)
         self.revision = str(info.sha)
         self.gated = bool(info.gated)
         self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
@@ -104,11 +106,13 @@ class RemoteFile:
             )
 
 
-def patiently(ask: Callable[[], T]) -> T:
+def patiently(ask: Callable[[], T], attempts: int = ATTEMPTS) -> T:
     """Asks again, after ever longer pauses, when the connection breaks or the server is busy."""
-    for attempt in range(ATTEMPTS - 1):
+    for attempt in range(attempts - 1):
         try:
             return ask()
         except Unanswered as error:
+            if attempt > 0:
+                warnings.warn("the Hub does not answer, it is asked again.", stacklevel=2)
             time.sleep(min(2.0**attempt if error.wait is None else error.wait, LONGEST_WAIT))
     return ask()

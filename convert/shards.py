@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator
-from multiprocessing.pool import AsyncResult, ThreadPool
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from threading import Event, Semaphore
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -44,7 +46,7 @@ class Item(NamedTuple):
         return sum(int(np.prod(shape)) * ITEM_BYTES[dtype] for _, dtype, shape in self.outputs())
 
 
-UnderWay = tuple[Item, Piece, AsyncResult]
+UnderWay = tuple[Item, Piece, Future[tuple[int, Squares]]]
 
 
 def divide(items: list[Item]) -> dict[str, list[Item]]:
@@ -73,9 +75,10 @@ def write_shard(path: Path, items: list[Item], journal: Journal, on_bytes: OnByt
             file.truncate(max((place.end for place in places.values()), default=len(header)))
         todo = [item for item in items if fresh or item.name not in journal.tensors]
         on_bytes(sum(item.tensor.source_bytes for item in items) - sum(i.tensor.source_bytes for i in todo))
-        for item, errors in _fill(file.fileno(), places, todo, on_bytes):
-            os.fsync(file.fileno())
-            journal.add("tensors", item.name, errors)
+        with closing(_fill(file.fileno(), places, todo, on_bytes)) as filled:
+            for item, errors in filled:
+                os.fsync(file.fileno())
+                journal.add("tensors", item.name, errors)
     journal.add("shards", path.name, sha256(partial))
     partial.replace(path)
 
@@ -90,46 +93,60 @@ def _is_laid_out(partial: Path, header: bytes, places: dict[str, Entry]) -> bool
 
 def _fill(
     descriptor: int, places: dict[str, Entry], items: list[Item], on_bytes: OnBytes
-) -> Iterator[tuple[Item, dict[str, float] | None]]:
+) -> Generator[tuple[Item, dict[str, float] | None], None, None]:
     """Writes the items' rows; gives every item when it is all there, with the errors it has now."""
     errors: Errors | None = None
-    for item, piece, (count, squares) in _in_order(descriptor, places, items):
-        if piece.start == item.tensor.first:
-            errors = None if item.format.quantization is None else Errors()
-        if errors is not None:
-            errors.add(squares)
-        on_bytes(count)
-        if piece.stop == item.tensor.last:
-            yield item, None if errors is None else errors.result()
+    with closing(_in_order(descriptor, places, items)) as pieces:
+        for item, piece, (count, squares) in pieces:
+            if piece.start == item.tensor.first:
+                errors = None if item.format.quantization is None else Errors()
+            if errors is not None:
+                errors.add(squares)
+            on_bytes(count)
+            if piece.stop == item.tensor.last:
+                yield item, None if errors is None else errors.result()
 
 
 def _in_order(
     descriptor: int, places: dict[str, Entry], items: list[Item]
-) -> Iterator[tuple[Item, Piece, tuple[int, Squares]]]:
-    """All pieces with what `_write_piece` gave, a few of them under way at any time."""
+) -> Generator[tuple[Item, Piece, tuple[int, Squares]], None, None]:
+    """All pieces with how many bytes were read and what `_store` gave; a few are under way at any time."""
     under_way: deque[UnderWay] = deque()
-    with ThreadPool(WORKERS) as pool:  # its threads end with the process, whatever they wait for
-        for item in items:
-            for piece in item.tensor.pieces():
-                result = pool.apply_async(_write_piece, (descriptor, places, item, piece))
-                under_way.append((item, piece, result))
-                if len(under_way) > WORKERS:
-                    yield _done(under_way)
+    stopped, writing = Event(), Semaphore(WORKERS)
+    pieces = ((item, piece) for item in items for piece in item.tensor.pieces())
+
+    def work(item: Item, piece: Piece) -> tuple[int, Squares]:
+        fetched = item.tensor.fetch(piece)
+        with writing:
+            squares = NO_SQUARES if stopped.is_set() else _store(descriptor, places, item, piece, fetched)
+        return sum(part.nbytes for part in fetched), squares
+
+    pool = ThreadPoolExecutor(WORKERS)
+    try:
+        for item, piece in pieces:
+            under_way.append((item, piece, pool.submit(work, item, piece)))
+            if len(under_way) > WORKERS:
+                yield _done(under_way)
         while under_way:
             yield _done(under_way)
+    finally:
+        stopped.set()
+        pool.shutdown(wait=False, cancel_futures=True)
+        for _ in range(WORKERS):  # who still waits for bytes will not write them into a closed file
+            writing.acquire()
+        writing.release(WORKERS)
 
 
 def _done(under_way: deque[UnderWay]) -> tuple[Item, Piece, tuple[int, Squares]]:
     item, piece, result = under_way.popleft()
-    return item, piece, result.get()
+    return item, piece, result.result()
 
 
-def _write_piece(descriptor: int, places: dict[str, Entry], item: Item, piece: Piece) -> tuple[int, Squares]:
-    """From the source's bytes to those of the result, and how many the first were.
-
-    On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
+def _store(
+    descriptor: int, places: dict[str, Entry], item: Item, piece: Piece, fetched: list[np.ndarray]
+) -> Squares:
+    """On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
     tensor, squares = item.tensor, NO_SQUARES
-    fetched = tensor.fetch(piece)
     with mx.stream(mx.cpu):
         runs = list(tensor.place(piece, fetched))
         if piece.stop == tensor.last:
@@ -142,7 +159,7 @@ def _write_piece(descriptor: int, places: dict[str, Entry], item: Item, piece: P
                 every = max(tensor.shape[0] // SAMPLED_ROWS, 1)
                 sample = {name: part[::every] for name, part in stored.items()}
                 squares = squares + measure(rows[::every], item.format.decode(item.name, sample))
-    return sum(part.nbytes for part in fetched), squares
+    return squares
 
 
 def _write_rows(descriptor: int, place: Entry, row: int, rows: mx.array) -> None:

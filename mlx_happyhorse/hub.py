@@ -142,7 +142,8 @@ def asking(repo: str) -> Iterator[None]:
         raise HubError(f"{repo} has no such revision.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise HubError(
-            f"{repo} is not on this machine, or not all of it, and the Hub is out of reach or HF_HUB_OFFLINE set."
+            f"{repo} is not on this machine, or not all of it, and the Hub is out of reach "
+            "(or HF_HUB_OFFLINE is set)."
         ) from error
     except errors.HFValidationError as error:
         raise RequestError(f"{repo!r} is no name of a Hub repo.") from error

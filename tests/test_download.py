@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,8 @@ from huggingface_hub import constants
 from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
 
 from mlx_happyhorse import HappyHorse, hub
-from mlx_happyhorse.convert import Planned, Quantization, convert, download, repo, shards
+from mlx_happyhorse.convert import Planned, Quantization, checkpoint, convert, download, repo, shards
+from mlx_happyhorse.errors import HubError
 
 pytest.importorskip("torch")
 
@@ -73,8 +75,8 @@ def root(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("downloaded")
-    with HubServer(root, redirect=True) as server, asking(server, folder):
-        assert run(*GET_T2V) == 0
+    with HubServer(root, redirect=True) as server:
+        subprocess.run(**command(server, folder, T2V), check=True)
         tokenizer = f"{T5GEMMA}/resolve/{server.commit(T5GEMMA)}/tokenizer.json"
         return Model(folder / "models/magihuman-distill-4bit", server.sent(), server.sent(tokenizer))
 
@@ -104,6 +106,14 @@ def waits(monkeypatch):
     return waits
 
 
+def command(server: HubServer, folder: Path, parts: Sequence[str]) -> dict[str, Any]:
+    """A download in a process of its own, for `subprocess`."""
+    arguments = [sys.executable, "-m", "mlx_happyhorse", *GET_T2V[:4], "--components", *parts]
+    places = {"HF_HOME": str(folder / "hub"), "HAPPYHORSE_HOME": str(folder / "models")}
+    environment = os.environ | places | {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
+    return {"args": arguments, "env": environment, "stderr": subprocess.DEVNULL}
+
+
 def same(folder: Path, other: Path, pattern: str = "*") -> bool:
     """Whether two folders hold the same files with the same bytes."""
     files = [{str(f.relative_to(d)): f for d in (top,) for f in d.rglob(pattern)} for top in (folder, other)]
@@ -111,8 +121,9 @@ def same(folder: Path, other: Path, pattern: str = "*") -> bool:
     return files[0].keys() == files[1].keys() and all(alike)
 
 
-def states(folder: Path) -> dict[Path, tuple[int, int]]:
-    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in folder.rglob("*")}
+def states(folder: Path) -> dict[str, tuple[int, int]]:
+    found = {str(file.relative_to(folder)): file.stat() for file in folder.rglob("*")}
+    return {name: (state.st_ino, state.st_mtime_ns) for name, state in found.items()}
 
 
 def damage(file: Path) -> bytes:
@@ -126,7 +137,7 @@ def test_a_downloaded_model_is_what_conversion_makes(root, model, tmp_path):
     gair = root / MAGIHUMAN
     sources = gair / "distill", gair / "turbo_vae", root / T5GEMMA, root / STABLE_AUDIO / "model.safetensors"
     convert(sources, tmp_path / "out", quantization=Quantization(4, 64))
-    for files in ("*.safetensors", "quantization.json", "tokenizer.json"):
+    for files in ("*.safetensors", "tokenizer.json"):
         assert same(model.folder, tmp_path / "out", files)
 
 
@@ -143,6 +154,11 @@ def test_little_more_is_fetched_than_is_used(root, model):
 
 def test_the_tokenizer_is_fetched_once(root, model):
     assert model.tokenizer == (root / T5GEMMA / "tokenizer.json").stat().st_size
+
+
+def test_a_tokenizer_may_be_larger_than_settings_are(server, monkeypatch):
+    monkeypatch.setattr(checkpoint, "MAX_JSON_BYTES", 50_000)
+    assert run("download", "magihuman-distill", "--components", "text_encoder") == 0
 
 
 def test_nothing_of_the_sources_is_kept(model):
@@ -170,10 +186,10 @@ def test_a_dry_run_shows_sizes_and_licences_and_neither_fetches_nor_writes(root,
     assert run(*GET_T2V, "--dry-run") == 0
     shown = capsys.readouterr().err
     for pattern in (
-        r"transformer +10.3 MB|transformer +10 MB → +\d MB  GAIR/daVinci-MagiHuman: Apache-2.0",
+        r"transformer +10 MB → +2\S* MB  GAIR/daVinci-MagiHuman: Apache-2.0",
         r"text_encoder .* google/t5gemma-9b-9b-ul2: Gemma Terms of Use",
         r"audio_vae .* stabilityai/stable-audio-open-1.0: Stability AI Community License",
-        r"in all +13 MB → +4 MB",
+        r"in all +13 MB → +4\S* MB",
     ):
         assert re.search(pattern, shown)
     assert server.sent() < 0.02 * sum(published.used(root)[part] for part in T2V)
@@ -223,6 +239,17 @@ def test_other_bytes_than_those_asked_for_are_refused(model, server, home, capsy
     assert same(home / model.folder.name / "video_decoder", model.folder / "video_decoder")
 
 
+def test_what_is_under_way_when_a_download_fails_is_written_nowhere_else(server, tmp_path):
+    server.faults += [Fault("none", 30, match="/model.safetensors")]
+    server.faults += [Fault("stall", 3, after=1, seconds=0.3, match="/model.safetensors")]
+    server.faults += [Fault("whole", match="/model.safetensors")]
+    with pytest.raises(HubError):
+        download("magihuman-distill", components=["audio_vae"])
+    files = [(tmp_path / f"{i}").open("w+b") for i in range(40)]  # one of them has the old one's number
+    time.sleep(0.6)
+    assert not any(os.fstat(file.fileno()).st_size for file in files)
+
+
 def test_gated_repos_are_named_with_their_licence_and_nothing_is_left(root, tmp_path, monkeypatch, capsys):
     get = ("download", "magihuman-distill", "--components", "text_encoder")
     with HubServer(root, gated=[T5GEMMA], tokens=["good"]) as server, asking(server, tmp_path):
@@ -240,7 +267,7 @@ def test_gated_repos_are_named_with_their_licence_and_nothing_is_left(root, tmp_
 def test_the_token_is_not_shown_to_others(root, tmp_path, monkeypatch):
     with HubServer(root, redirect=True) as server, asking(server, tmp_path):
         monkeypatch.setenv("HF_TOKEN", "secret")
-        assert run(*GET_DECODER) == 0
+        assert run("download", "magihuman-distill", "--components", "audio_vae") == 0
         tokens = {request.path.startswith("/cdn/"): request.token for request in server.requests}
     assert tokens == {False: "secret", True: None}
 
@@ -251,12 +278,13 @@ def test_what_there_is_none_of_is_said(server, home, capsys):
         ("magihuman-huge", 2, "'magihuman-huge' is not known: magihuman-base, magihuman-distill"),
         ("nobody/nothing", 1, "the Hub has no repo nobody/nothing"),
         (MAGIHUMAN, 2, "config.json"),
+        ("one/two/three", 2, "one/two/three"),
     ):
         assert run("download", name) == code
         assert message in capsys.readouterr().err
     assert run("download", "magihuman-base", "--components", "audio") == 2
     assert "there is no component 'audio'" in capsys.readouterr().err
-    assert not home.exists() and server.sent() < 100
+    assert not home.exists() and not weights_sent(server)
 
 
 def test_a_second_variant_shares_what_is_not_its_own(root, copy, server, home):
@@ -271,12 +299,26 @@ def test_a_second_variant_shares_what_is_not_its_own(root, copy, server, home):
     assert run("check", "magihuman-base") == 0
 
 
+def test_a_folder_that_is_not_whole_is_shared_with_no_other(copy, server, home):
+    (copy / "text_encoder/model.safetensors").unlink()
+    assert run("download", "magihuman-base", "--q-bits", "4", "--components", "text_encoder") == 0
+    assert run("check", "magihuman-base") == 0
+
+
+@pytest.mark.parametrize("other", [["magihuman-base"], ["magihuman-distill", "--q-bits", "8"]])
+@pytest.mark.parametrize("part", ["transformer", "video_encoder"])
+def test_another_model_is_not_mixed_into_one_that_is_there(copy, server, other, part):
+    before = states(copy)
+    assert run("download", *other, "--components", part, "--mlx-path", str(copy)) == 2
+    assert states(copy) == before
+
+
 def test_a_component_is_added_to_a_model_that_is_there(copy, server, tmp_path):
     before = states(copy / "transformer")
     shutil.move(copy, tmp_path / "elsewhere")
     add = ("download", "magihuman-distill", "--mlx-path", str(tmp_path / "elsewhere"))
     assert run(*add, "--components", "video_encoder") == 0
-    assert states(tmp_path / "elsewhere/transformer").values() == before.values()
+    assert states(tmp_path / "elsewhere/transformer") == before
     assert {request.path.split("/resolve")[0] for request in server.requests if request.sent} == {f"/{WAN}"}
     horse = HappyHorse.load(tmp_path / "elsewhere")
     assert horse.config["components"] == sorted({*T2V, "video_encoder"})
@@ -294,40 +336,28 @@ def test_a_killed_download_is_gone_on_with(root, model, tmp_path):
     """Twice: in the transformer, and in the text encoder when the transformer is whole."""
     used = published.used(root)
     with HubServer(root) as server:
+        get = command(server, tmp_path, T2V[:2])
         server.bytes_per_second = 4e6
-        kill_after(server, tmp_path, 0.7 * used["transformer"])
-        first, server.requests[:] = server.sent(MAGIHUMAN), []
-        kill_after(server, tmp_path, 0.4 * used["text_encoder"], T5GEMMA)
-        second, server.requests[:] = server.sent(MAGIHUMAN), []
-        server.bytes_per_second = None
-        with subprocess.Popen(**command(server, tmp_path)) as process:
-            pass
-        assert process.returncode == 0
-        assert first + second < used["transformer"] + HEADERS + UNDER_WAY
+        kill_when(get, lambda: server.sent(MAGIHUMAN) > 0.7 * used["transformer"])
+        kill_when(get, lambda: server.sent(T5GEMMA) > 0.5 * used["text_encoder"])
+        assert server.sent(MAGIHUMAN) < used["transformer"] + HEADERS + UNDER_WAY
+        assert [item.name[0] for item in (tmp_path / "models").iterdir()] == ["."]
+        server.requests.clear()
+        subprocess.run(**get, check=True)
         assert server.sent(MAGIHUMAN) < HEADERS
-    out = tmp_path / "models/magihuman-distill-4bit"
-    for part in ("transformer", "text_encoder"):
-        assert same(out / part, model.folder / part)
-    assert sorted(item.name for item in (tmp_path / "models").iterdir()) == [out.name]
+        assert server.sent(T5GEMMA) < 0.9 * used["text_encoder"]
+    assert [item.name for item in (tmp_path / "models").iterdir()] == [model.folder.name]
+    for part in T2V[:2]:
+        assert same(tmp_path / "models" / model.folder.name / part, model.folder / part)
 
 
-def kill_after(server: HubServer, folder: Path, count: float, prefix: str = "") -> None:
-    """Kills a download when the server has sent so many bytes."""
-    with subprocess.Popen(**command(server, folder)) as process:
-        while server.sent(prefix) < count:
+def kill_when(get: dict[str, Any], is_time: Callable[[], bool]) -> None:
+    with subprocess.Popen(**get) as process:
+        while not is_time():
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
-    assert not (folder / "models/magihuman-distill-4bit").exists()
-
-
-def command(server: HubServer, folder: Path) -> dict[str, Any]:
-    parts = ("transformer", "text_encoder")
-    arguments = [sys.executable, "-m", "mlx_happyhorse", *GET_T2V[:4], "--components", *parts]
-    places = {"HF_HOME": str(folder / "hub"), "HAPPYHORSE_HOME": str(folder / "models")}
-    environment = os.environ | places | {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
-    return {"args": arguments, "env": environment, "stderr": subprocess.DEVNULL}
 
 
 @pytest.fixture
@@ -369,6 +399,12 @@ def test_all_of_a_repo_of_ours_is_downloaded_and_checked(own, capsys):
     assert run("info", OWN) == 0
     assert "not on this machine" not in capsys.readouterr().out
     assert not own.requests
+
+
+def test_a_dry_run_fetches_nothing_of_a_repo_of_ours(own, capsys):
+    assert run("download", OWN, "--dry-run") == 0
+    assert OWN in capsys.readouterr().err
+    assert not weights_sent(own)
 
 
 def test_a_revision_is_pinned(own, monkeypatch, capsys):

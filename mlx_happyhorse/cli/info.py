@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..errors import RequestError
 from .terminal import printable, size
 
 if TYPE_CHECKING:
@@ -37,10 +38,20 @@ def run(options: argparse.Namespace) -> None:
     path = Path(options.what).expanduser()
     if path.name.endswith(OF_CLIPS) and not path.is_dir():
         _show_clip(path)
-    elif path.is_file() or (path.is_dir() and not (path / "config.json").is_file()):
+    elif path.exists() and not _is_model(path):
         _show_checkpoint(path)
     else:
         _show_model(options.what)
+
+
+def _is_model(path: Path) -> bool:
+    from .. import hub
+
+    try:
+        hub.describe(path)
+    except RequestError:
+        return False
+    return True
 
 
 def _show_clip(path: Path) -> None:

@@ -81,7 +81,7 @@ def size(count: float) -> str:
     """Bytes as a person reads them."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
-            return f"{count:.0f} {unit}"
+            return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:.2f} GB"
 
