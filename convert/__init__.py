@@ -6,5 +6,17 @@ from .job import Progress
 from .precision import Quantization
 from .publish import upload
 from .repair import fix
+from .repo import Repo
 
-__all__ = ["USUAL", "Planned", "Progress", "Quantization", "convert", "download", "fix", "inspect", "upload"]
+__all__ = [
+    "USUAL",
+    "Planned",
+    "Progress",
+    "Quantization",
+    "Repo",
+    "convert",
+    "download",
+    "fix",
+    "inspect",
+    "upload",
+]

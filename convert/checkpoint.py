@@ -20,6 +20,7 @@ from .tensors import File, Stored, Tensor
 
 FP8_SCALE = ".__fp8_scale"
 MAX_JSON_BYTES = 16_000_000
+MAX_SETTINGS_BYTES = 50_000
 NUMBERED = re.compile(r"(.+)-00001-of-(\d{5})\.safetensors")
 
 
@@ -83,12 +84,18 @@ class Checkpoint:
 
     def settings(self, key: str) -> dict[str, Any]:
         """The JSON file beside the tensors that has `key` at its top, or nothing."""
-        for path in self._beside:
-            if path.endswith(".json") and not path.endswith(INDEX):
-                values = read_json(self.source.open(path))
-                if isinstance(values, dict) and key in values:
-                    return values
-        return {}
+        return next((values for values in self._settings if key in values), {})
+
+    @cached_property
+    def _settings(self) -> list[dict[str, Any]]:
+        paths = [path for path in self.source.files if PurePosixPath(path).parent == self.folder]
+        files = [
+            self.source.open(path) for path in paths if path.endswith(".json") and not path.endswith(INDEX)
+        ]
+        values = [
+            read_json(file) for file in files if file.size <= MAX_SETTINGS_BYTES
+        ]  # a tokenizer has more
+        return [value for value in values if isinstance(value, dict)]
 
     def beside(self, name: str) -> File:
         """A file that has to lie beside the tensors. Raises ModelError if it does not."""
@@ -96,10 +103,6 @@ class Checkpoint:
         if path not in self.source.files:
             raise ModelError(f"{self.label} lacks {name} beside it.")
         return self.source.open(path)
-
-    @cached_property
-    def _beside(self) -> list[str]:
-        return [path for path in self.source.files if PurePosixPath(path).parent == self.folder]
 
     def _stored(self, name: str) -> Stored:
         if name not in self._names:

@@ -9,6 +9,7 @@ from pathlib import Path
 from mlx_happyhorse import hub
 from mlx_happyhorse.errors import RequestError
 from mlx_happyhorse.files import expanded
+from mlx_happyhorse.weights import read_json
 
 from .card import licence
 from .collect import Place, collect
@@ -57,6 +58,8 @@ def download(
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
     tidy(out)
     before = hub.describe(out) if out.exists() else {}
+    if before:
+        _check_same(out, name, dtype, quantization)
     if not missing:
         if published.keys() - set(before["components"]):  # a run was killed before it said what is there
             describe(out, before["variant"], before)
@@ -81,6 +84,19 @@ def _published(name: str, components: Iterable[str]) -> dict[str, hub.Published]
     if unknown := [part for part in components if part not in published]:
         raise RequestError(f"there is no component {unknown[0]!r}: choose of {', '.join(published)}.")
     return {part: published[part] for part in components}
+
+
+def _check_same(out: Path, name: str, dtype: str, quantization: Quantization | None) -> None:
+    """Raises RequestError if another model is there, or this one in another precision."""
+    config = hub.describe(out)
+    asked = {"dtype": dtype} if quantization is None else quantization.settings()
+    for component in ("transformer", "text_encoder"):
+        own = read_json(out / component / "config.json") if (out / component).is_dir() else None
+        stored = own and own.get("quantization", {"dtype": own["dtype"]})
+        if stored and any(stored.get(key) != value for key, value in asked.items()):
+            raise RequestError(f"{out} is there in another precision: choose another --mlx-path.")
+    if not name.endswith(config["variant"]):
+        raise RequestError(f"{out} is a {config['variant']} model: choose another --mlx-path.")
 
 
 def _suffix(dtype: str, quantization: Quantization | None) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
 from mlx_happyhorse.files import written_beside
+from mlx_happyhorse.hub import is_here
 from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import INDEX, read_json
@@ -139,7 +140,9 @@ class Job:
         wanted = json.loads(json.dumps(part.prepared.config))
         for config in sorted(self.out.parent.glob(f"*/{name}/config.json")):
             with suppress(ModelError):
-                if config.parent.parent == self.out or read_json(config) != wanted:
+                if config.parent.parent == self.out or not _is_whole(config.parent):
+                    continue
+                if read_json(config) != wanted:
                     continue
                 shutil.rmtree(self.model / name, ignore_errors=True)
                 with written_beside(self.model / name) as beside:
@@ -242,7 +245,7 @@ def _report(part: Part, journal: Journal) -> dict[str, Any]:
 
 
 def _is_whole(folder: Path) -> bool:
-    return (folder / SUMS).exists() and not (folder / JOURNAL).exists()
+    return (folder / SUMS).exists() and not (folder / JOURNAL).exists() and is_here(folder)
 
 
 @contextmanager

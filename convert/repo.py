@@ -45,6 +45,11 @@ class Repo:
     def files(self) -> list[str]:
         return sorted(self._sizes)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(self._sizes.values())
+
     def open(self, path: str) -> File:
         """The file in the Hub's cache on this machine, or else on the Hub."""
         from huggingface_hub import try_to_load_from_cache

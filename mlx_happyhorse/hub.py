@@ -87,13 +87,15 @@ def find(model: str | Path) -> Path:
 def fetch(folder: Path, components: Iterable[str]) -> None:
     """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
     repo = repo_of(folder)
-    missing = [name for name in components if repo is not None and not _is_here(folder / name)]
+    missing = [name for name in components if repo is not None and not is_here(folder / name)]
     if missing:
         _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing])
 
 
 def download(name: str) -> Path:
     """All of a Hub repo as it is now. Raises RequestError if it is no model of ours, or HubError."""
+    if not REPO.fullmatch(name):
+        raise RequestError(f"{name!r} is no Hub repo, which has a name like owner/name.")
     folder = _snapshot(name, DESCRIPTIONS)
     config = describe(folder)
     repo, _, _ = name.partition("@")
@@ -202,7 +204,7 @@ def _cached(name: str) -> Path | None:
     return Path(config).parent if isinstance(config, str) else None
 
 
-def _is_here(folder: Path) -> bool:
+def is_here(folder: Path) -> bool:
     """Whether all files are there that the component's own list of them names."""
     names = read_sums(folder) or _shards(folder)
     return (folder / "config.json").exists() and all((folder / name).exists() for name in names)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ T5GEMMA = "google/t5gemma-9b-9b-ul2"
 STABLE_AUDIO = "stabilityai/stable-audio-open-1.0"
 WAN = "Wan-AI/Wan2.2-TI2V-5B"
 GATED = (T5GEMMA, STABLE_AUDIO)
-SHARDED = {"base": (7, mx.bfloat16), "distill": (13, mx.float32)} | {
-    size: (13, mx.float32) for size in ("540p_sr", "1080p_sr")
-}
+SHARDED = {"base": (7, mx.bfloat16), "distill": (13, mx.float32)} | dict.fromkeys(
+    ("540p_sr", "1080p_sr"), (13, mx.float32)
+)
 # Which of the golden transformer's six layers each of the forty is like: two with experts and GELU7, two
 # shared by all tokens, two with experts.
 LAYERS = [0, 1, 0, 1, *([2, 3] * 16), 4, 5, 4, 5]

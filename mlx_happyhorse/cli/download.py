@@ -23,11 +23,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """get a model, quantized on the way: nothing larger than the result is ever on the disk"""
-    from .. import hub
     from ..convert import USUAL, download
 
     if "/" in options.model:
-        say(f"Here: {hub.download(options.model)}")
+        _download_converted(options)
         return
     with converting() as show:
         folder = download(
@@ -43,6 +42,19 @@ def run(options: argparse.Namespace) -> None:
         )
     if not options.dry_run:
         say(f'Here: {folder}\nUse it with: happyhorse generate "…" --model {options.mlx_path or folder.name}')
+
+
+def _download_converted(options: argparse.Namespace) -> None:
+    """A model of ours that somebody published, as it is."""
+    from .. import hub
+    from ..convert import Repo
+
+    precision.chosen(options, wanted=False)
+    if options.dry_run:
+        repo, _, revision = options.model.partition("@")
+        say(f"{options.model}: {size(Repo(repo, revision or None).size)}")
+    else:
+        say(f"Here: {hub.download(options.model)}")
 
 
 def _say_plan(plan: list[Planned]) -> None:

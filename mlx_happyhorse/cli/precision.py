@@ -30,5 +30,5 @@ def chosen(options: argparse.Namespace, wanted: bool) -> Quantization | None:
     if wanted:
         return Quantization(options.q_bits or 0, options.q_group_size or 0, options.q_mode)
     if given := [flag for flag, value in flags.items() if value is not None]:
-        raise RequestError(f"{given[0]} does nothing without -q.")
+        raise RequestError(f"{given[0]} does nothing where nothing is quantized.")
     return None
