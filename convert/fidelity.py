@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import mlx.core as mx
 import numpy as np
@@ -17,8 +18,13 @@ NO_SQUARES = np.zeros(4)
 def measure(exact: mx.array, stored: mx.array) -> Squares:
     """Rows (n, k) of a matrix and of what became of them, alone and multiplied with random activations."""
     exact, error = exact.astype(mx.float32), stored.astype(mx.float32) - exact.astype(mx.float32)
-    x = mx.random.normal((exact.shape[-1], ACTIVATIONS), key=mx.random.key(0))
+    x = mx.array(_activations(exact.shape[-1]))
     return np.array([mx.square(a).sum().item() for a in (exact, error, exact @ x, error @ x)])
+
+
+@lru_cache(maxsize=8)
+def _activations(width: int) -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((width, ACTIVATIONS), np.float32)
 
 
 class Errors:

@@ -23,6 +23,7 @@ from .precision import Format
 from .tensors import Piece, Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000
+UNDER_WAY = 64  # pieces that are handed out; only those in work take memory
 WORKERS = max(4, os.cpu_count() or 1)  # more than cores where those are few: some of them wait for bytes
 
 OnBytes = Callable[[int], None]
@@ -125,7 +126,7 @@ def _in_order(
     try:
         for item, piece in pieces:
             under_way.append((item, piece, pool.submit(work, item, piece)))
-            if len(under_way) > WORKERS:
+            if len(under_way) > UNDER_WAY:
                 yield _done(under_way)
         while under_way:
             yield _done(under_way)

@@ -27,13 +27,13 @@ ITEM_BYTES = {
 }
 OURS = {mx.float32: "F32", mx.float16: "F16", mx.bfloat16: "BF16", mx.uint32: "U32", mx.uint8: "U8"}
 ALIGNMENT = 8
-# Unsigned integers as wide as a number, and the bits that infinity and NaN have set.
+# Unsigned integers as wide as a number, and from where on, without the sign, they are infinity and NaN.
 NOT_FINITE: dict[str, tuple[type[np.unsignedinteger], int]] = {
-    "F64": (np.uint64, 0x7FF << 52),
-    "F32": (np.uint32, 0xFF << 23),
-    "F16": (np.uint16, 0x1F << 10),
-    "BF16": (np.uint16, 0xFF << 7),
-    "F8_E4M3": (np.uint8, 0x7F),
+    "F64": (np.uint64, 0x7FF << 53),
+    "F32": (np.uint32, 0xFF << 24),
+    "F16": (np.uint16, 0x1F << 11),
+    "BF16": (np.uint16, 0xFF << 8),
+    "F8_E4M3": (np.uint8, 0x7F << 1),
 }
 
 Read = Callable[[int, int], bytes]
@@ -84,8 +84,9 @@ def are_finite(data: bytes, dtype: str) -> bool:
     """Whether no number among a tensor's bytes is infinite or NaN."""
     if dtype not in NOT_FINITE:
         return True
-    kind, bits = NOT_FINITE[dtype]
-    return not ((np.frombuffer(data, kind) & kind(bits)) == kind(bits)).any()
+    kind, first = NOT_FINITE[dtype]
+    numbers = np.frombuffer(data, kind)
+    return not numbers.size or int((numbers << kind(1)).max()) < first
 
 
 def write_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[bytes, dict[str, Entry]]:

@@ -1,4 +1,4 @@
-"""The Hub repos of the published weights at toy size: their repos', files' and tensors' names, other numbers."""
+"""The Hub repos of the published weights at toy size: names of repos, files and tensors as published."""
 
 from __future__ import annotations
 

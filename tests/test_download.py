@@ -1,4 +1,4 @@
-"""Models from the Hub: fetched byte range by byte range, whatever the network does, and gone on with after a stop."""
+"""Models from the Hub: fetched by byte ranges, whatever the network does, and gone on with after a stop."""
 
 import os
 import re
@@ -26,8 +26,6 @@ from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
 from mlx_happyhorse import HappyHorse, hub
 from mlx_happyhorse.convert import Planned, Quantization, checkpoint, convert, download, repo, shards
 from mlx_happyhorse.errors import HubError
-
-pytest.importorskip("torch")
 
 T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 GET_T2V = ("download", "magihuman-distill", "--q-bits", "4", "--components", *T2V)

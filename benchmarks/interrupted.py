@@ -1,0 +1,113 @@
+"""Kills a conversion and a download at random moments, and looks at what the next run makes of what is left.
+
+Each is killed 30 times (SIGKILL): alone, and again and again until it gets through. Before every next run the
+target must not be there, or be whole; what comes out must be, byte by byte, what an undisturbed run makes.
+The sources are the published repos at toy size, the Hub a server on this machine.
+
+python benchmarks/interrupted.py [KILLS]
+"""
+
+from __future__ import annotations
+
+import filecmp
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import published
+from hub_server import HubServer
+
+PROGRAM = [sys.executable, "-m", "mlx_happyhorse"]
+PARTS = ("transformer", "text_encoder", "video_decoder", "audio_vae")
+
+
+class Task:
+    """A command that makes `target`, with or without being killed."""
+
+    def __init__(self, name: str, arguments: list[str], target: Path, environment: dict[str, str]):
+        self.name, self.command, self.target = name, [*PROGRAM, *arguments], target
+        self.environment = os.environ | environment
+
+    def run(self, seconds: float | None = None) -> bool:
+        """Whether it got through; it is killed after so many seconds."""
+        with subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE) as process:
+            try:
+                _, said = process.communicate(timeout=seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return False
+        if process.returncode:
+            raise SystemExit(f"{self.name} failed: {said.decode()}")
+        return True
+
+    def forget(self) -> None:
+        for folder in self.target.parent.glob("*"):
+            shutil.rmtree(folder)
+
+
+def same(folder: Path, other: Path) -> bool:
+    files = [{str(f.relative_to(top)) for f in top.rglob("*") if f.is_file()} for top in (folder, other)]
+    return files[0] == files[1] and not filecmp.cmpfiles(folder, other, files[0], shallow=False)[1]
+
+
+def is_absent_or_whole(task: Task, undisturbed: Path) -> bool:
+    return not task.target.exists() or same(task.target, undisturbed)
+
+
+def measure(task: Task, kills: int, undisturbed: Path) -> None:
+    started = time.monotonic()
+    task.run()
+    duration = time.monotonic() - started
+    shutil.copytree(task.target, undisturbed)
+    draw = random.Random(0)
+    moments = [draw.uniform(0, duration) for _ in range(kills)]
+    alone = [_killed_once(task, moment, undisturbed) for moment in moments]
+    print(
+        f"{task.name} ({duration:.1f} s): {sum(killed for killed, _ in alone)} of {kills} runs killed, "
+        f"{sum(fine for _, fine in alone)} of {kills} finished by the next and byte-identical"
+    )
+    task.forget()
+    count, fine = 0, True
+    while not task.run(draw.uniform(0.4, 0.7) * duration):
+        count += 1
+        fine = fine and is_absent_or_whole(task, undisturbed)
+    fine = fine and same(task.target, undisturbed)
+    print(f"  killed {count} times in a row until it was through: {'identical' if fine else 'DIFFERENT'}")
+
+
+def _killed_once(task: Task, moment: float, undisturbed: Path) -> tuple[bool, bool]:
+    task.forget()
+    through = task.run(moment)
+    fine = is_absent_or_whole(task, undisturbed)
+    if not through and not task.target.exists():
+        task.run()
+    left = [folder.name for folder in task.target.parent.iterdir() if folder != task.target]
+    return not through, fine and same(task.target, undisturbed) and not left
+
+
+def main(kills: int) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        work = Path(name)
+        published.write(work / "hub")
+        sources = [work / "hub" / repo for repo in (published.T5GEMMA, published.STABLE_AUDIO)]
+        sources += [work / "hub" / published.MAGIHUMAN / part for part in ("distill", "turbo_vae")]
+        target = work / "converted" / "model"
+        convert = ["convert", "-q", "--mlx-path", str(target), "--hf-path", *map(str, sources)]
+        measure(Task("conversion", convert, target, {}), kills, work / "converted undisturbed")
+        with HubServer(work / "hub") as server:
+            server.bytes_per_second = 8e6
+            places = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(work / "home"), "HF_HUB_OFFLINE": "0"}
+            target = work / "downloaded" / "model"
+            get = ["download", "magihuman-distill", "--mlx-path", str(target), "--components", *PARTS]
+            measure(Task("download", get, target, places), kills, work / "downloaded undisturbed")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)

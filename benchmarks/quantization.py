@@ -1,0 +1,232 @@
+"""Prints what each way to quantize the transformer costs: its size, and how far it leads the output astray.
+
+python benchmarks/quantization.py     (some minutes on two cores)
+
+Sizes are those of the published 40 layers. Errors are relative, beside the same weights unquantized, all
+computed in fp32 so that nothing else differs: of the golden networks' velocity and final latents (8 distilled
+steps; 32 base steps with guidance), as they are and with columns scaled by random factors, as trained
+weights have them; and of what one full-size layer adds to its input. All weights are random: what
+shows here is what holds for the architecture, not for one training.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+import conftest  # noqa: F401  loads OpenBLAS, which has to come before MLX
+import mlx.core as mx
+import numpy as np
+from golden_cases import FOLDER, Case, latents
+from test_golden_networks import transformer
+
+from mlx_happyhorse import sampling
+from mlx_happyhorse.convert.networks import Component
+from mlx_happyhorse.convert.precision import RECIPES, Format, Prepared, Quantization, Recipe, prepare
+from mlx_happyhorse.models.transformer import Expert, Transformer, TransformerConfig, attend
+from mlx_happyhorse.precision import LARGE, cast
+from mlx_happyhorse.sequence import coordinates, rotation
+from mlx_happyhorse.weights import build, parameters
+
+OUTLIERS, OUTLIER_SEEDS = 0.5, 4  # spread of the columns' factors, and how many networks have them
+GELU, LAST, SHARED = 0, 39, 20  # layers that stand for their kind
+LARGE_OF = {True: ("qkv", "proj", "up", "down"), False: ("qkv", "proj", "gate_up", "down")}
+
+Errors = np.ndarray  # relative, one of each output
+
+
+def more_bits(path: str, config: dict[str, Any], how: Quantization, kind: str) -> Quantization:
+    """Two bits more for some matrices; six bits where that leaves five or seven."""
+    layer, last = int(path.split(".")[1]), config["num_layers"] - 1
+    name = path.rpartition(".")[2]
+    chosen = {
+        "attention": name in ("qkv", "proj"),
+        "down": name == "down",
+        "ends": layer in (0, 1, last - 1, last),
+        "modality": layer in config["modality_layers"],
+        "shared": layer not in config["modality_layers"],
+    }
+    return Quantization(how.bits + 2, how.group_size) if chosen[kind] else how
+
+
+CANDIDATES: dict[str, Recipe] = {
+    f"{kind} +2": partial(more_bits, kind=kind)
+    for kind in ("attention", "down", "ends", "modality", "shared")
+}
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to store a transformer."""
+
+    quantization: Quantization | None
+    recipe: str = "uniform"
+
+    def __str__(self) -> str:
+        how = self.quantization
+        if how is None:
+            return "bfloat16"
+        name = f"{how.bits} bits, group {how.group_size}" if how.mode == "affine" else how.mode
+        return name if self.recipe == "uniform" else f"{name}, {self.recipe}"
+
+    def prepare(self, config: dict[str, Any], tensors: dict[str, mx.array]) -> Prepared:
+        return prepare(Component(config, tensors), "bfloat16", self.quantization, self.recipe)
+
+
+def ways() -> Iterator[Way]:
+    yield Way(None)
+    for bits in (2, 3, 4, 5, 6, 8):
+        for group_size in (64, 32):
+            yield Way(Quantization(bits, group_size))
+    yield Way(Quantization(4, 128))
+    for mode in ("mxfp4", "nvfp4", "mxfp8"):
+        yield Way(Quantization(mode=mode))
+    for recipe in sorted({*RECIPES, *CANDIDATES} - {"default", "uniform"}):
+        yield Way(Quantization(4, 64), recipe)
+
+
+@cache
+def full() -> tuple[dict[str, Any], dict[str, mx.array]]:
+    """The published network; its weights are never computed."""
+    config = {"type": "transformer", **TransformerConfig().to_dict()}
+    return config, parameters(build(config))
+
+
+def stored_bytes(way: Way) -> int:
+    config = way.prepare(*full()).config
+    return sum(t.nbytes for t in cast("transformer", parameters(build(config)), mx.bfloat16).values())
+
+
+def with_outliers(weight: np.ndarray, rng: np.random.Generator) -> mx.array:
+    """Columns multiplied by random factors, and all by another that leaves the norm as it was."""
+    factors = np.exp(OUTLIERS * rng.standard_normal(weight.shape[1])).astype(np.float32)
+    factors *= np.linalg.norm(weight) / np.linalg.norm(weight * factors)
+    return mx.array(weight * factors).astype(mx.bfloat16)
+
+
+class Golden:
+    """The golden network, or one with outliers, and what it makes of the recorded inputs."""
+
+    def __init__(self, seed: int | None):
+        names = "t2v-base", "ti2v-distill"
+        self.base, self.distill = (Case(FOLDER / f"transformer.{name}.safetensors") for name in names)
+        self.model: Transformer = transformer(self.base, "float32")
+        self.config = {"type": "transformer", **self.model.config.to_dict()}
+        self.tensors = parameters(self.model)
+        if seed is not None:
+            rng = np.random.default_rng(seed)
+            for name in self.tensors:
+                if LARGE["transformer"].fullmatch(name.removesuffix(".weight")):
+                    self.tensors[name] = with_outliers(np.array(self.tensors[name]), rng)
+        self.exact = self.run(Way(None))
+
+    def errors(self, way: Way) -> Errors:
+        """Of velocity and final latents distilled and base, each of video and audio."""
+        return np.array([distance(a, b) for a, b in zip(self.run(way), self.exact, strict=True)])
+
+    def run(self, way: Way) -> list[np.ndarray]:
+        formats = way.prepare(self.config, self.tensors).formats
+        rounded = {name: as_stored(name, t, formats[name]) for name, t in self.tensors.items()}
+        self.model.load_weights(list(rounded.items()))
+        velocities = (self.velocity(case) for case in (self.base, self.distill))
+        joined = [mx.concatenate([x.reshape(-1) for x in pair]) for pair in zip(*velocities, strict=True)]
+        return [np.array(x) for x in (*joined, *self.final(self.distill, 8), *self.final(self.base, 32))]
+
+    def velocity(self, case: Case) -> tuple[mx.array, mx.array]:
+        inputs = (latents(case[f"in.{name}"]) for name in ("video", "audio", "text"))
+        return sampling.Velocity(self.model)(*inputs)
+
+    def final(self, case: Case, steps: int) -> tuple[mx.array, mx.array]:
+        distilled = case is self.distill
+        image = case.get("in.image")
+        *_, last = sampling.denoise(
+            self.model,
+            *(latents(case[f"in.{name}"]) for name in ("text", "video", "audio")),
+            steps=steps,
+            negative_text=None if distilled else latents(case["in.negative_text"]),
+            guidance=None if distilled else sampling.Guidance(),
+            image=None if image is None else latents(image),
+            draw=case.draw() if distilled else None,
+        )
+        return last.video, last.audio
+
+
+def as_stored(name: str, tensor: mx.array, form: Format) -> mx.array:
+    """What the network will multiply with, in fp32."""
+    return form.decode(name, form.encode(name, tensor)).astype(mx.float32)
+
+
+def distance(x: np.ndarray, exact: np.ndarray) -> float:
+    return float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
+
+
+class FullSize:
+    """One expert of the published size, with 64 tokens before it."""
+
+    def __init__(self, layer: int):
+        self.layer, self.rng = layer, np.random.default_rng(layer)
+        config = TransformerConfig()
+        self.expert = Expert(config, gelu=layer in config.gelu_layers)
+        self.names = LARGE_OF[layer in config.gelu_layers]
+        self.weights = {name: self.draw(self.expert[name].weight.shape) for name in self.names}
+        self.expert.gate.weight = self.draw(self.expert.gate.weight.shape).astype(mx.float32)
+        tokens = self.rng.standard_normal((64, config.hidden_size), np.float32)
+        self.x = with_outliers(tokens, self.rng).astype(mx.float32)
+        self.rope = rotation(coordinates((3, 4, 4), 9, 7, "v2"), config.rope_bands)
+        self.exact = self.run([Format(mx.bfloat16)] * len(self.names))
+
+    def draw(self, shape: tuple[int, ...]) -> mx.array:
+        weight = self.rng.standard_normal(shape, np.float32)
+        weight *= 0.02
+        return with_outliers(weight, self.rng)
+
+    def errors(self, way: Way) -> Errors:
+        """Of what attention adds, of what the MLP adds, and of both together."""
+        formats = way.prepare(*full()).formats
+        chosen = [formats[f"layers.{self.layer}.experts.0.{name}.weight"] for name in self.names]
+        return np.array([distance(a, b) for a, b in zip(self.run(chosen), self.exact, strict=True)])
+
+    def run(self, formats: Iterable[Format]) -> list[np.ndarray]:
+        for name, form in zip(self.names, formats, strict=True):
+            self.expert[name].weight = as_stored("weight", self.weights[name], form)
+        q, k, v, gate = self.expert.project(self.x, *self.rope, mx.float32)
+        attention = self.expert.merge(attend(q, k, v), gate)
+        mlp = self.expert.mlp(self.x + attention, mx.float32)
+        return [np.array(x) for x in (attention, mlp, attention + mlp)]
+
+
+def root_mean_square(errors: Iterable[Errors]) -> Errors:
+    return np.sqrt(np.mean(np.square(list(errors)), axis=0))
+
+
+def columns(errors: Errors) -> str:
+    """Velocity of video and of audio; final latents, both together, distilled and base."""
+    finals = (root_mean_square(pair) for pair in (errors[2:4], errors[4:6]))
+    return "".join(f"{e:8.4f}" for e in (*errors[:2], *finals))
+
+
+def main() -> None:
+    RECIPES.update(CANDIDATES)
+    golden, *others = [Golden(seed) for seed in (None, *range(OUTLIER_SEEDS))]
+    layers = [FullSize(layer) for layer in (GELU, LAST, SHARED)]
+    parameter_count = sum(t.size for t in full()[1].values())
+    finals = f"{'video':>8}{'audio':>8}{'8 steps':>8}{'32':>8}"
+    print(f"{'':56}{'golden networks':32}{'with outliers':32}full-size layers: attention, MLP, update")
+    print(f"{'':30}{'size':>10}{'bits':>7}{'':9}{finals}{finals}  GELU / modality SwiGLU / shared")
+    for way in ways():
+        size = stored_bytes(way)
+        line = f"{way!s:30}{size / 1e9:7.2f} GB{8 * size / parameter_count:7.2f}{'':9}"
+        if way.quantization is not None:
+            line += columns(golden.errors(way)) + columns(root_mean_square(g.errors(way) for g in others))
+            line += " /".join("".join(f"{e:8.4f}" for e in layer.errors(way)) for layer in layers)
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
