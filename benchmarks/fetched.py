@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -25,11 +26,10 @@ PARTS = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 def size(folder: Path) -> int:
     """Bytes that a folder's files take on the disk."""
     total = 0
-    for file in folder.rglob("*"):
-        try:
-            total += file.stat().st_blocks * 512 if file.is_file() else 0
-        except FileNotFoundError:  # renamed at this moment
-            continue
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # it was renamed at this moment
+                total += (Path(place) / name).stat().st_blocks * 512
     return total
 
 
@@ -43,7 +43,9 @@ def main() -> None:
         (work / "home").mkdir()
         command = [sys.executable, "-m", "mlx_happyhorse", "download", "magihuman-distill", "--q-bits", "4"]
         peak = 0
-        with subprocess.Popen([*command, "--components", *PARTS], env=os.environ | places) as process:
+        with subprocess.Popen(
+            [*command, "--components", *PARTS], env=os.environ | places, stderr=subprocess.DEVNULL
+        ) as process:
             while process.poll() is None:
                 peak = max(peak, size(work / "models") + size(work / "home"))
                 time.sleep(0.01)

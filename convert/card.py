@@ -24,6 +24,7 @@ LICENCES = {
         "https://huggingface.co/stabilityai/stable-audio-open-1.0/blob/main/LICENSE.md",
     ),
 }
+FAMILIES = {"magihuman": "daVinci-MagiHuman"}
 APACHE = ("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
 
@@ -50,6 +51,7 @@ def top_config(folder: Path, variant: str, before: dict[str, Any]) -> dict[str, 
 
 def card(folder: Path, name: str, config: dict[str, Any]) -> str:
     parts = "\n".join(_row(folder, component, config) for component in config["components"])
+    family = FAMILIES.get(config["family"], config["family"])
     restricted = [licence(c) for c in config["components"] if c in LICENCES]
     terms = "".join(f"- {title}: {url}\n" for title, url in restricted)
     return f"""---
@@ -61,7 +63,7 @@ tags: [mlx, text-to-video, text-to-audio]
 
 # {name}
 
-Video with sound from a prompt, for Macs with Apple silicon: daVinci-MagiHuman ({config["variant"]}) for
+Video with sound from a prompt, for Macs with Apple silicon: {family} ({config["variant"]}) for
 [MLX](https://github.com/ml-explore/mlx), converted by mlx_happyhorse {config["converter"]}.
 
 ```sh

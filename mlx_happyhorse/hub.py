@@ -159,8 +159,10 @@ def _refusal(repo: str, error: Any) -> HubError:
     status = error.response.status_code
     if status in BUSY:
         busy = Unanswered(f"the Hub is too busy for {repo} (HTTP {status}): try again later.")
-        seconds = error.response.headers.get("Retry-After", "")
-        busy.wait = float(seconds) if seconds.isdigit() else None
+        headers = error.response.headers
+        # The Hub's own header says in how many seconds its window ends: "resolvers";r=0;t=120
+        seconds = re.search(r"^\d+$|(?<=;t=)\d+", headers.get("Retry-After") or headers.get("RateLimit", ""))
+        busy.wait = float(seconds[0]) if seconds else None
         return busy
     advice = ": is HF_TOKEN, or the login of hf auth login, still valid?" if status in (401, 403) else "."
     return HubError(f"the Hub refused {repo} (HTTP {status}){advice}")
