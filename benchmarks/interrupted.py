@@ -67,11 +67,14 @@ def measure(task: Task, kills: int, undisturbed: Path) -> None:
     duration = time.monotonic() - started
     shutil.copytree(task.target, undisturbed)
     draw = random.Random(0)
-    moments = [draw.uniform(0, duration) for _ in range(kills)]
-    alone = [_killed_once(task, moment, undisturbed) for moment in moments]
+    alone: list[bool] = []
+    while len(alone) < kills:
+        killed, fine = _killed_once(task, draw.uniform(0, duration), undisturbed)
+        if killed:
+            alone.append(fine)
     print(
-        f"{task.name} ({duration:.1f} s): {sum(killed for killed, _ in alone)} of {kills} runs killed, "
-        f"{sum(fine for _, fine in alone)} of {kills} finished by the next and byte-identical"
+        f"{task.name} ({duration:.1f} s): killed {kills} times, "
+        f"{sum(alone)} times finished by the next run and byte-identical"
     )
     task.forget()
     count, fine = 0, True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
@@ -51,6 +51,13 @@ class Quantization:
     def settings(self) -> dict[str, Any]:
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
+    def finer(self) -> Quantization:
+        """The next that is more exact, itself if there is none."""
+        if self.mode == "affine":
+            more = [bits for bits in AFFINE_BITS if bits > self.bits]
+            return replace(self, bits=min(more, default=self.bits))
+        return Quantization(mode="mxfp8")
+
     @property
     def parts(self) -> tuple[str, ...]:
         """What is stored of a matrix."""
@@ -65,15 +72,34 @@ class Quantization:
         return mx.dequantize(weight, scales, biases, **self.settings())
 
 
-# A recipe says how a matrix is quantized, given its path, the network's config and what was asked for.
-Recipe = Callable[[str, dict[str, Any], Quantization], Quantization]
+# A recipe says which large matrices get a step more than was asked for, by path and the network's config.
+Recipe = Callable[[str, dict[str, Any]], bool]
 
 
-def uniform(path: str, config: dict[str, Any], how: Quantization) -> Quantization:
-    return how
+def _layer(path: str) -> int | None:
+    found = re.match(r"layers\.(\d+)\.", path)
+    return int(found[1]) if found else None
 
 
-RECIPES: dict[str, Recipe] = {"default": uniform, "uniform": uniform}
+def _uniform(path: str, config: dict[str, Any]) -> bool:
+    return False
+
+
+def _shared(path: str, config: dict[str, Any]) -> bool:
+    """Layers that every token passes: all of a text encoder's, a transformer's without experts."""
+    return _layer(path) is not None and _layer(path) not in config.get("modality_layers", ())
+
+
+def _down(path: str, config: dict[str, Any]) -> bool:
+    return path.endswith((".down", ".down_proj"))
+
+
+def _ends(path: str, config: dict[str, Any]) -> bool:
+    count = config.get("num_layers") or config["num_hidden_layers"]
+    return _layer(path) in (0, 1, count - 2, count - 1)
+
+
+RECIPES: dict[str, Recipe] = {"uniform": _uniform, "shared": _shared, "down": _down, "ends": _ends}
 
 
 @dataclass(frozen=True)
@@ -146,27 +172,31 @@ def _quantization(
 ) -> tuple[dict[str, Any], list[str]]:
     """mlx-lm's block: settings for all, others or false by path. And notes on what is left alone."""
     config, tensors = component
+    kind = config["type"]
     block: dict[str, Any] = how.settings()
     left_alone: Counter[tuple[str, str]] = Counter()
     for path, layer in sorted(build(config).named_modules()):
         if not isinstance(layer, nn.Linear | nn.Embedding):
             continue
-        chosen = recipe(path, config, how)
-        if reason := _reason_against(path, tensors[f"{path}.weight"].shape, config["type"], chosen):
+        reason, chosen = _reason_against(path, kind), how
+        if reason is None:
+            chosen = how.finer() if recipe(path, config) else how
+            width = tensors[f"{path}.weight"].shape[-1]
+            if width % chosen.group_size:
+                reason = f"its rows of {width} do not divide into groups of {chosen.group_size}"
+        if reason is not None:
             left_alone[re.sub(r"\d+", "*", path), reason] += 1
             block[path] = False
         elif chosen != how:
             block[path] = chosen.settings()
-    return block, [f"{config['type']}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
+    return block, [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
 
 
-def _reason_against(path: str, shape: tuple[int, ...], kind: str, how: Quantization) -> str | None:
+def _reason_against(path: str, kind: str) -> str | None:
     if GATE.fullmatch(path):
         return "small, and every head hangs on it"
     if not LARGE[kind].fullmatch(path):
         return "small, and kept in fp32 as in training"
-    if shape[-1] % how.group_size:
-        return f"its rows of {shape[-1]} do not divide into groups of {how.group_size}"
     return None
 
 

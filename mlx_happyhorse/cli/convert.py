@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> None:
             variant=options.variant,
             dtype=options.dtype,
             quantization=how,
-            recipe=options.quant_predicate or "default",
+            recipe=options.quant_predicate or "uniform",
             dequantize=options.dequantize,
             overwrite=options.overwrite,
             on_progress=show,

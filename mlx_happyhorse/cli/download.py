@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> None:
             components=options.components or USUAL,
             dtype=options.dtype,
             quantization=precision.chosen(options, not options.no_quantize),
-            recipe=options.quant_predicate or "default",
+            recipe=options.quant_predicate or "uniform",
             dry_run=options.dry_run,
             on_plan=_say_plan,
             on_progress=show,

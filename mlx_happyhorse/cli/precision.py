@@ -17,7 +17,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--q-group-size", type=int, help="weights that share a scale: 32, 64 or 128 (64)")
     parser.add_argument("--q-mode", default="affine", help="affine, mxfp4, mxfp8 or nvfp4 (affine)")
     parser.add_argument(
-        "--quant-predicate", metavar="RECIPE", help="which matrices get more bits: see the README"
+        "--quant-predicate",
+        metavar="RECIPE",
+        help="uniform, shared, down or ends: which matrices get a step more (uniform)",
     )
 
 
