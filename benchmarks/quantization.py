@@ -5,8 +5,8 @@ python benchmarks/quantization.py     (some minutes on two cores)
 Sizes are those of the published 40 layers. Errors are relative, beside the same weights in bf16, all computed
 in fp32 so that nothing else differs: of the golden network's velocity and final latents (8 distilled steps;
 32 base steps with guidance), of the velocity of small networks as deep as the published one, their columns
-scaled by random factors as in trained weights, and of what one full-size layer adds to its input. All weights are
-random: this shows what holds for the architecture, not for one training.
+scaled by random factors as in trained weights, and of what one full-size layer adds to its input. All weights
+are random: this shows what holds for the architecture, not for one training.
 """
 
 from __future__ import annotations
