@@ -257,12 +257,18 @@ def _locked(work: Path) -> Iterator[None]:
     except OSError as error:
         raise RequestError(f"{work.parent} cannot be written to: {error.strerror}.") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with suppress(OSError):  # a disk without locks, of a server say
+            _lock(descriptor, work)
         yield
-    except BlockingIOError as error:
-        raise RequestError(f"another happyhorse is writing to {work} at this moment.") from error
     finally:
         os.close(descriptor)
+
+
+def _lock(descriptor: int, work: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise RequestError(f"another happyhorse is writing to {work} at this moment.") from error
 
 
 def _explained(error: OSError, out: Path) -> HappyHorseError:

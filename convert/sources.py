@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,7 +67,7 @@ class Folder:
         self.name = str(path)
         self.location = self.root.resolve().as_posix()
 
-    @property
+    @cached_property
     def files(self) -> list[str]:
         if self.path.is_dir():
             return sorted(str(file.relative_to(self.root)) for file in self._walk(self.root, DEPTH))

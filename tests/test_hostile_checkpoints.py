@@ -274,3 +274,14 @@ def test_a_failed_replacement_keeps_what_was_there(source, tmp_path):
     with pytest.raises(HappyHorseError):
         convert([source], tmp_path / "model", overwrite=True)
     assert (tmp_path / "model/config.json").read_bytes() == before
+
+
+def test_two_at_once_do_not_write_the_same_folder(source, tmp_path):
+    from mlx_happyhorse.convert.job import _locked
+
+    with (
+        _locked(tmp_path / ".model.partial"),
+        pytest.raises(HappyHorseError, match="another happyhorse is writing"),
+    ):
+        convert([source], tmp_path / "model")
+    assert not (tmp_path / "model").exists()
