@@ -84,7 +84,7 @@ class Collection:
             self.notes.append(f"left out: the {name} of {left.checkpoint.label}, another takes its place")
         else:
             raise RequestError(
-                f"{checkpoint.label} and {old.checkpoint.label} both hold a {name}: give one, say --variant, "
+                f"{checkpoint.label} and {old.checkpoint.label} are both {name}: give one, say --variant, "
                 f"or name an upscaler as upscaler_540p=PATH."
             )
 

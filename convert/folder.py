@@ -73,7 +73,7 @@ def prepare_parts(
         identity = checkpoint.source.identity(checkpoint.opened)
         parts[name] = Part(prepared._replace(config=config), beside(name, checkpoint), identity)
         notes += [f"left in full: {line}" for line in prepared.notes]
-    return parts, notes
+    return parts, list(dict.fromkeys(notes))  # upscalers are like their transformer
 
 
 def beside(component: str, checkpoint: Checkpoint) -> dict[str, File]:

@@ -98,7 +98,7 @@ def test_missing_answers_are_asked_for(source, tmp_path):
         convert([source], tmp_path / "out")
     with pytest.raises(ModelError, match=r"is no audio_vae: .*model.safetensors holds transformer"):
         convert([f"audio_vae={source}"], tmp_path / "out", variant="base")
-    with pytest.raises(RequestError, match="both hold a transformer"):
+    with pytest.raises(RequestError, match="are both transformer"):
         convert([source, source], tmp_path / "out", variant="base")
     with pytest.raises(RequestError, match="exists already"):
         convert([source], source, variant="base")

@@ -58,7 +58,7 @@ def test_upscalers_are_told_by_their_folders(tmp_path):
     config = json.loads((tmp_path / "out/config.json").read_text())
     assert config["components"] == ["transformer", "upscaler_1080p", "upscaler_540p"]
     assert config["sources"]["transformer"]["path"] == "distill/model.safetensors.index.json"
-    with pytest.raises(RequestError, match="both hold a transformer"):
+    with pytest.raises(RequestError, match="are both transformer"):
         convert([repo], tmp_path / "other")
 
 
