@@ -10,6 +10,7 @@ import numpy as np
 
 SAMPLED_ROWS = 256  # of every matrix, evenly spread
 ACTIVATIONS = 16
+DIGITS = 5  # of a report: further ones differ between libraries of matrix products
 
 Squares = np.ndarray  # sums of squares: of a matrix and its error, of its products and theirs
 NO_SQUARES = np.zeros(4)
@@ -42,4 +43,4 @@ class Errors:
 
 
 def _ratio(error: float, of: float) -> float:
-    return math.sqrt(error / of) if of else 0.0
+    return round(math.sqrt(error / of), DIGITS) if of else 0.0

@@ -185,7 +185,7 @@ def work_beside(out: Path) -> Path:
 def tidy(out: Path) -> None:
     """Removes what a run left that was killed after `out` was whole."""
     work = work_beside(out)
-    if out.exists() and work.exists() and not (work / MODEL).exists():
+    if out.exists() and work.exists() and not any((work / MODEL).glob("*")):
         shutil.rmtree(work)
 
 

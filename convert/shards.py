@@ -7,8 +7,8 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
-from threading import Event, Semaphore
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -23,7 +23,6 @@ from .precision import Format
 from .tensors import Piece, Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000
-UNDER_WAY = 64  # pieces that are handed out; only those in work take memory
 WORKERS = max(4, os.cpu_count() or 1)  # more than cores where those are few: some of them wait for bytes
 
 OnBytes = Callable[[int], None]
@@ -45,9 +44,6 @@ class Item(NamedTuple):
     @property
     def stored_bytes(self) -> int:
         return sum(int(np.prod(shape)) * ITEM_BYTES[dtype] for _, dtype, shape in self.outputs())
-
-
-UnderWay = tuple[Item, Piece, Future[tuple[int, Squares]]]
 
 
 def divide(items: list[Item]) -> dict[str, list[Item]]:
@@ -111,42 +107,46 @@ def _fill(
 def _in_order(
     descriptor: int, places: dict[str, Entry], items: list[Item]
 ) -> Generator[tuple[Item, Piece, tuple[int, Squares]], None, None]:
-    """All pieces with how many bytes were read and what `_store` gave; a few are under way at any time."""
-    under_way: deque[UnderWay] = deque()
-    stopped, writing = Event(), Semaphore(WORKERS)
+    """All pieces with what `_store` gave; a few are fetched and a few are stored at any time."""
+    fetching: deque[tuple[Item, Piece, AsyncResult[list[np.ndarray]]]] = deque()
+    storing: deque[tuple[Item, Piece, Future[tuple[int, Squares]]]] = deque()
     pieces = ((item, piece) for item in items for piece in item.tensor.pieces())
+    # Who waits for bytes ends with the process, whatever the network does; who writes is waited for.
+    fetchers, writers = ThreadPool(WORKERS), ThreadPoolExecutor(WORKERS)
 
-    def work(item: Item, piece: Piece) -> tuple[int, Squares]:
-        fetched = item.tensor.fetch(piece)
-        with writing:
-            squares = NO_SQUARES if stopped.is_set() else _store(descriptor, places, item, piece, fetched)
-        return sum(part.nbytes for part in fetched), squares
+    def store_first() -> None:
+        item, piece, result = fetching.popleft()
+        storing.append((item, piece, writers.submit(_store, descriptor, places, item, piece, result.get())))
 
-    pool = ThreadPoolExecutor(WORKERS)
     try:
         for item, piece in pieces:
-            under_way.append((item, piece, pool.submit(work, item, piece)))
-            if len(under_way) > UNDER_WAY:
-                yield _done(under_way)
-        while under_way:
-            yield _done(under_way)
+            fetching.append((item, piece, fetchers.apply_async(item.tensor.fetch, (piece,))))
+            if len(fetching) > WORKERS:
+                store_first()
+            if len(storing) > WORKERS:
+                yield _first(storing)
+        while fetching:
+            store_first()
+        while storing:
+            yield _first(storing)
     finally:
-        stopped.set()
-        pool.shutdown(wait=False, cancel_futures=True)
-        for _ in range(WORKERS):  # who still waits for bytes will not write them into a closed file
-            writing.acquire()
-        writing.release(WORKERS)
+        fetchers.terminate()
+        writers.shutdown(cancel_futures=True)
 
 
-def _done(under_way: deque[UnderWay]) -> tuple[Item, Piece, tuple[int, Squares]]:
-    item, piece, result = under_way.popleft()
+def _first(
+    storing: deque[tuple[Item, Piece, Future[tuple[int, Squares]]]],
+) -> tuple[Item, Piece, tuple[int, Squares]]:
+    item, piece, result = storing.popleft()
     return item, piece, result.result()
 
 
 def _store(
     descriptor: int, places: dict[str, Entry], item: Item, piece: Piece, fetched: list[np.ndarray]
-) -> Squares:
-    """On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
+) -> tuple[int, Squares]:
+    """Writes what becomes of a piece; returns how many bytes it was read from, and its errors.
+
+    On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
     tensor, squares = item.tensor, NO_SQUARES
     with mx.stream(mx.cpu):
         runs = list(tensor.place(piece, fetched))
@@ -160,7 +160,7 @@ def _store(
                 every = max(tensor.shape[0] // SAMPLED_ROWS, 1)
                 sample = {name: part[::every] for name, part in stored.items()}
                 squares = squares + measure(rows[::every], item.format.decode(item.name, sample))
-    return squares
+    return sum(part.nbytes for part in fetched), squares
 
 
 def _write_rows(descriptor: int, place: Entry, row: int, rows: mx.array) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .errors import HappyHorseError, ModelError, RequestError
+from .errors import HappyHorseError, HubError, ModelError, RequestError
 from .version import __version__
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ __all__ = [
     "Clip",
     "HappyHorse",
     "HappyHorseError",
+    "HubError",
     "Latents",
     "Line",
     "ModelError",

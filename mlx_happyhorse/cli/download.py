@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..errors import RequestError
 from . import precision
 from .terminal import converting, say, size
 
@@ -50,6 +51,8 @@ def _download_converted(options: argparse.Namespace) -> None:
     from ..convert import Repo
 
     precision.chosen(options, wanted=False)
+    if options.components or options.mlx_path:
+        raise RequestError(f"{options.model} is converted already: all of it goes into the Hub's cache.")
     if options.dry_run:
         repo, _, revision = options.model.partition("@")
         say(f"{options.model}: {size(Repo(repo, revision or None).size)}")
