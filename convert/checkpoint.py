@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -12,7 +13,7 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_happyhorse.errors import ModelError
-from mlx_happyhorse.safetensors import read_header
+from mlx_happyhorse.safetensors import NOT_FINITE, read_header
 
 from .pickles import ENDINGS, read_pickle
 from .sources import INDEX, Source
@@ -61,9 +62,14 @@ class Checkpoint:
         return self._stored(name).shape
 
     def take(self, name: str) -> Tensor:
-        tensor = Tensor.of(self._stored(name))
+        stored = self._stored(name)
+        if stored.dtype not in NOT_FINITE:
+            raise ModelError(f"{self.label}: tensor {name} is {stored.dtype}, which no network of ours has.")
+        tensor = Tensor.of(stored)
         del self._names[name]
         if name + FP8_SCALE in self._names:
+            if math.prod(self.shape(name + FP8_SCALE)) != 1:
+                raise ModelError(f"{self.label}: {name + FP8_SCALE} is not one number.")
             scale = cache(self.take(name + FP8_SCALE).value)
             tensor = tensor.map(lambda rows: rows * scale().astype(mx.float32))
         return tensor
@@ -71,16 +77,19 @@ class Checkpoint:
     def take_together(self, *names: str) -> list[Stored]:
         """Tensors whose rows belong together."""
         stored = [self._stored(name) for name in names]
+        if len({one.shape[:1] for one in stored}) > 1:
+            raise ModelError(f"{self.label}: {' and '.join(names)} have different numbers of rows.")
         for name in names:
             del self._names[name]
         return stored
 
     def count(self, pattern: str) -> int:
         """How many consecutive n, from 0, have a tensor whose name starts with pattern.format(n)."""
-        n = 0
-        while any(name.startswith(pattern.format(n)) for name in self._names):
-            n += 1
-        return n
+        before, after = map(re.escape, pattern.split("{}"))
+        seen = {
+            int(found[1]) for name in self._names if (found := re.match(f"{before}(\\d{{1,6}}){after}", name))
+        }
+        return next(n for n in range(len(seen) + 1) if n not in seen)
 
     def settings(self, key: str) -> dict[str, Any]:
         """The JSON file beside the tensors that has `key` at its top, or nothing."""

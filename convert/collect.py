@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -102,26 +103,30 @@ def collect(places: Iterable[Place], variant: str | None = None) -> Collection:
 
 def variant_of(checkpoint: Checkpoint) -> str | None:
     """base or distill, as the names of the file or of the folders around it say."""
-    return next((v for name in _names(checkpoint) for v in VARIANTS if v in name), None)
+    for name in _names(checkpoint):
+        told = [variant for variant in VARIANTS if re.search(rf"(?<![a-z]){variant}(?![a-z])", name)]
+        if told:
+            return told[0] if len(told) == 1 else None
+    return None
 
 
 def read(checkpoint: Checkpoint, wanted: str | None = None) -> dict[str, Component]:
     """What a checkpoint holds, by the components' names, with names and shapes as they have to be.
 
     A transformer is an upscaler if that is `wanted`, or if the folder's name says so."""
-    if is_converted(checkpoint):
-        held = converted(checkpoint)
-    else:
-        held = components(checkpoint)
-        if "transformer" in held:
-            told = _upscaler_of(checkpoint) or "transformer"
-            name = wanted if wanted is not None and wanted in UPSCALERS.values() else told
-            held = {name: _as_upscaler(held["transformer"], name)}
-    for component in held.values():
-        try:
+    try:
+        held = converted(checkpoint) if is_converted(checkpoint) else components(checkpoint)
+        for component in held.values():
             check(build(component.config), {name: tensor.shape for name, tensor in component.tensors.items()})
-        except ModelError as error:
-            raise ModelError(f"{checkpoint.label}: {error}") from error
+    except ModelError as error:
+        label = "" if str(error).startswith(checkpoint.label) else f"{checkpoint.label}: "
+        raise ModelError(f"{label}{error}") from error
+    except (LookupError, TypeError, ValueError, ArithmeticError) as error:  # of shapes that no network has
+        raise ModelError(f"{checkpoint.label} has tensors of impossible shapes ({error}).") from error
+    if "transformer" in held and not is_converted(checkpoint):
+        told = _upscaler_of(checkpoint) or "transformer"
+        name = wanted if wanted is not None and wanted in UPSCALERS.values() else told
+        held = {name: _as_upscaler(held["transformer"], name)}
     return held
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from mlx_happyhorse.weights import read_json
 from .card import licence
 from .collect import Place, collect
 from .folder import prepare_parts
-from .job import Job, OnProgress, Part, describe, tidy
+from .job import Job, OnProgress, Part, describe, tidy, work_beside
 from .precision import Quantization
 from .repo import Repo
 
@@ -54,7 +56,7 @@ def download(
     the first is fetched `on_plan` is shown all; with `dry_run` that is the end. A run that was stopped is
     gone on with by the same call. Raises RequestError, HubError or ModelError."""
     published = _published(name, components)
-    out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out)
+    out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out).absolute()
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
     tidy(out)
     before = hub.describe(out) if out.exists() else {}
@@ -64,7 +66,8 @@ def download(
         if published.keys() - set(before["components"]):  # a run was killed before it said what is there
             describe(out, before["variant"], before)
         return out
-    repos = {repo: Repo(repo) for repo in dict.fromkeys(where.repo for where in missing.values())}
+    revisions = _revisions(out)
+    repos = {repo: _open(repo, revisions.get(repo)) for repo in {where.repo for where in missing.values()}}
     collection = collect(Place(repos[where.repo], where.under, part) for part, where in missing.items())
     parts, _ = prepare_parts(collection.found, dtype, quantization, recipe)
     on_plan([_planned(part, parts[part], repos[missing[part].repo]) for part in missing])
@@ -86,13 +89,34 @@ def _published(name: str, components: Iterable[str]) -> dict[str, hub.Published]
     return {part: published[part] for part in components}
 
 
+def _revisions(out: Path) -> dict[str, str]:
+    """By repo, the commit that this model, finished or not, or another beside it is made of."""
+    notes = [*out.parent.glob("*/*/config.json"), *work_beside(out).glob("*.json")]
+    found: dict[str, str] = {}
+    for note in notes:  # what was begun counts more than what lies beside it
+        with suppress(OSError, ValueError, LookupError, TypeError, AttributeError):
+            values = json.loads(note.read_text())
+            source = (values[1] if isinstance(values, list) else values)["source"]
+            found[source["repo"]] = source["revision"]
+    return found
+
+
+def _open(repo: str, revision: str | None) -> Repo:
+    try:
+        return Repo(repo, revision)
+    except hub.NoRevision:
+        return Repo(repo)
+
+
 def _check_same(out: Path, name: str, dtype: str, quantization: Quantization | None) -> None:
     """Raises RequestError if another model is there, or this one in another precision."""
     config = hub.describe(out)
     asked = {"dtype": dtype} if quantization is None else quantization.settings()
     for component in ("transformer", "text_encoder"):
         own = read_json(out / component / "config.json") if (out / component).is_dir() else None
-        stored = own and own.get("quantization", {"dtype": own["dtype"]})
+        stored = own and own.get("quantization", {"dtype": own.get("dtype")})
+        if component == "text_encoder" and asked.get("dtype") == "float16":
+            continue  # it is kept in bfloat16
         if stored and any(stored.get(key) != value for key, value in asked.items()):
             raise RequestError(f"{out} is there in another precision: choose another --mlx-path.")
     if not name.endswith(config["variant"]):

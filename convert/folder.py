@@ -8,7 +8,7 @@ from typing import Any
 
 from mlx_happyhorse.errors import HubError, RequestError
 from mlx_happyhorse.files import expanded
-from mlx_happyhorse.hub import COMPONENTS, REPO
+from mlx_happyhorse.hub import COMPONENTS, REPO, describe
 from mlx_happyhorse.inventory import Network, network
 from mlx_happyhorse.weights import read_json
 
@@ -46,10 +46,12 @@ def convert(
     Memory stays small whatever the sources' size: they are read a few megabytes at a time. What a run that
     was killed has done is not done again. Raises RequestError or ModelError, and then nothing is written.
     """
-    out = expanded(out)
+    out = expanded(out).absolute()
     tidy(out)
     if out.exists() and not overwrite:
         raise RequestError(f"{out} exists already: choose another folder, or --overwrite it.")
+    if out.exists():
+        _check_replaceable(out, map(_place, sources := list(sources)))
     if dequantize and quantization is not None:
         raise RequestError("quantize or dequantize, not both.")
     collection = collect(map(_place, sources), variant)
@@ -97,6 +99,17 @@ def inspect(path: str | Path) -> tuple[list[Network], list[str]]:
     if not networks and not notes:
         raise RequestError(f"{path} holds no checkpoint: no .safetensors, .ckpt or .pth file.")
     return networks, notes
+
+
+def _check_replaceable(out: Path, places: Iterable[Place]) -> None:
+    """Raises RequestError unless `out` is a model folder of ours or empty, and holds no source."""
+    if not out.is_dir() or (any(out.iterdir()) and not (out / "config.json").is_file()):
+        raise RequestError(f"{out} is no model folder: it is not overwritten.")
+    if any(out.iterdir()):
+        describe(out)
+    for place in places:
+        if Path(place.source.location).is_relative_to(out.resolve()):
+            raise RequestError(f"{place} lies in {out}, which would be overwritten: choose another folder.")
 
 
 def _place(source: str | Path) -> Place:

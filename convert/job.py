@@ -14,6 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import mlx.core as mx
+
 from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import is_here
@@ -29,6 +31,7 @@ from .tensors import File
 
 JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
 KEPT = "what is done is kept, the same command goes on from there"
+CACHE_BYTES = 256 << 20
 SPARE_BYTES = 64 << 20  # of a disk, for all that is small
 
 
@@ -85,7 +88,7 @@ class Job:
         """Raises RequestError if it cannot begin, HubError if the connection fails for good: then, as
         after an interruption, what is done stays for the next run. After any other failure nothing does."""
         goes_on = self.model.exists()
-        with _locked(self.work):
+        with locked(self.work), _little_cache():
             try:
                 self._begin()
                 self._check_room()
@@ -166,14 +169,15 @@ class Job:
     def _finish(self) -> None:
         if self.add:
             for name in self.parts:
+                shutil.rmtree(self.out / name, ignore_errors=True)  # a leftover without a config
                 (self.model / name).rename(self.out / name)
             describe(self.out, self.variant, self.before)
         else:
             describe(self.model, self.variant, self.before, self.out.name)
-            old = self.work / "old"
             if self.overwrite and self.out.exists():
-                self.out.rename(old)
+                self.out.rename(old_beside(self.out))
             self.model.rename(self.out)
+            shutil.rmtree(old_beside(self.out), ignore_errors=True)
         shutil.rmtree(self.work)
 
 
@@ -182,9 +186,22 @@ def work_beside(out: Path) -> Path:
     return out.with_name(f".{out.name}.partial")
 
 
+def old_beside(out: Path) -> Path:
+    """Where the folder that `out` replaces is until that is in its place."""
+    return out.with_name(f".{out.name}.old")
+
+
 def tidy(out: Path) -> None:
-    """Removes what a run left that was killed after `out` was whole."""
-    work = work_beside(out)
+    """Removes what a run left that was killed after `out` was whole, or puts the replaced folder back.
+
+    Raises RequestError for a folder that cannot be written."""
+    if not out.name:
+        raise RequestError(f"{out} is no folder that can be written: name a new one.")
+    work, old = work_beside(out), old_beside(out)
+    if old.exists() and not out.exists():
+        old.rename(out)
+    elif old.exists():
+        shutil.rmtree(old)
     if out.exists() and work.exists() and not any((work / MODEL).glob("*")):
         shutil.rmtree(work)
 
@@ -209,7 +226,8 @@ def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> Non
     for name, file in part.beside.items():
         with written_beside(folder / name) as path:
             path.write_bytes(file.read(0, file.size))
-    write_sums(folder, journal.shards, leave_out=JOURNAL)
+    names = ["config.json", INDEX, REPORT, *part.beside]
+    write_sums(folder, [*part.shards, *(n for n in names if (folder / n).exists())], journal.shards)
     journal.path.unlink()
 
 
@@ -249,7 +267,7 @@ def _is_whole(folder: Path) -> bool:
 
 
 @contextmanager
-def _locked(work: Path) -> Iterator[None]:
+def locked(work: Path) -> Iterator[None]:
     """Makes the folder, and keeps others out of it for as long as this process lives."""
     try:
         work.mkdir(parents=True, exist_ok=True)
@@ -262,6 +280,16 @@ def _locked(work: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _little_cache() -> Iterator[None]:
+    """MLX keeps freed memory for later, on a Mac as much as there is: not of what is used once."""
+    before = mx.set_cache_limit(CACHE_BYTES)
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before)
 
 
 def _lock(descriptor: int, work: Path) -> None:

@@ -7,6 +7,7 @@ pickle can call, only what describes tensors is known here, and stands for plain
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import pickletools
 import zipfile
@@ -130,7 +131,8 @@ def _stored(file: File, name: str, what: _Described, records: dict[str, zipfile.
     info = _checked(records[f"data/{storage.key}"], file.size)
     item = ITEM_BYTES[storage.dtype]
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    if 0 in shape or (last + 1) * item > info.file_size:
+    # A stride of 0 would make much of few bytes.
+    if 0 in shape or max(last + 1, math.prod(shape)) * item > info.file_size:
         raise ValueError(f"tensor {name} reaches beyond its bytes")
     plain = _is_row_by_row(shape, stride)
     return Stored(_Record(file, info), name, storage.dtype, shape, offset * item, None if plain else stride)

@@ -15,7 +15,7 @@ from mlx_happyhorse.weights import read_json
 from .card import REPORT
 from .collect import Place, collect
 from .folder import beside
-from .job import JOURNAL, Part, write_part
+from .job import JOURNAL, Part, locked, tidy, work_beside, write_part
 from .journal import Journal
 from .precision import Prepared, formats
 from .repo import Repo
@@ -33,8 +33,10 @@ def fix(folder: Path, problems: list[Problem], on_bytes: OnBytes = lambda count:
         for name, files in broken.items():
             hub.fetch_again(repo, folder, [f"{name}/{file or '*'}" for file in files])
         return
-    for name, files in broken.items():
-        _convert_again(folder / name, files, on_bytes)
+    with locked(work_beside(folder)):
+        for name, files in broken.items():
+            _convert_again(folder / name, files, on_bytes)
+    tidy(folder)
 
 
 def _convert_again(folder: Path, broken: set[str | None], on_bytes: OnBytes) -> None:

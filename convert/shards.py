@@ -23,7 +23,9 @@ from .precision import Format
 from .tensors import Piece, Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000
-WORKERS = max(4, os.cpu_count() or 1)  # more than cores where those are few: some of them wait for bytes
+WORKERS = min(
+    max(4, os.cpu_count() or 1), 16
+)  # more than cores where those are few: some of them wait for bytes
 
 OnBytes = Callable[[int], None]
 
@@ -66,11 +68,13 @@ def write_shard(path: Path, items: list[Item], journal: Journal, on_bytes: OnByt
     partial = path.with_name(path.name + ".partial")
     header, places = write_header([output for item in items for output in item.outputs()])
     fresh = not _is_laid_out(partial, header, places)
+    if fresh:
+        journal.begin(path.name, [item.name for item in items])
     with partial.open("wb" if fresh else "r+b") as file:
         if fresh:
             file.write(header)
             file.truncate(max((place.end for place in places.values()), default=len(header)))
-        todo = [item for item in items if fresh or item.name not in journal.tensors]
+        todo = [item for item in items if item.name not in journal.tensors]
         on_bytes(sum(item.tensor.source_bytes for item in items) - sum(i.tensor.source_bytes for i in todo))
         with closing(_fill(file.fileno(), places, todo, on_bytes)) as filled:
             for item, errors in filled:

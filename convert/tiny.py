@@ -98,7 +98,7 @@ def main(folder: Path) -> None:
         mx.save_safetensors(str(folder / name / "model.safetensors"), tensors, {"format": "mlx"})
     _tokenizer().save(str(folder / "text_encoder" / "tokenizer.json"))
     for name in NETWORKS:
-        write_sums(folder / name)
+        write_sums(folder / name, [file.name for file in (folder / name).iterdir()])
     write_json(folder / "config.json", TOP)
 
 

@@ -114,6 +114,9 @@ def describe(folder: Path) -> dict[str, Any]:
             f"{folder} is not a model folder of ours: its config.json lacks "
             f"a variant ({' or '.join(VARIANTS)}) or sampling settings."
         )
+    names = config.get("components")
+    if not isinstance(names, list) or not names or not all(name in COMPONENTS for name in names):
+        raise RequestError(f"{folder} is not a model folder of ours: it does not name its components.")
     return config
 
 
@@ -121,6 +124,10 @@ class Unanswered(HubError):
     """The connection broke, or the server is busy: ask again, after `wait` seconds where it said so."""
 
     wait: float | None = None
+
+
+class NoRevision(HubError):
+    """A commit that the Hub does not have, or has no longer."""
 
 
 @contextmanager
@@ -141,7 +148,7 @@ def asking(repo: str) -> Iterator[None]:
             f"the Hub has no repo {repo}, or shows it only to others: is HF_TOKEN right?"
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise HubError(f"{repo} has no such revision.") from error
+        raise NoRevision(f"{repo} has no such revision.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise HubError(
             f"{repo} is not on this machine, or not all of it, and the Hub is out of reach "

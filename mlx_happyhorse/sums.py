@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -40,9 +40,8 @@ def read_sums(folder: Path) -> dict[str, str]:
     return sums
 
 
-def write_sums(folder: Path, known: Mapping[str, str] = MappingProxyType({}), leave_out: str = "") -> None:
-    """Writes the hashes of all files in a folder; those `known` already are not computed."""
-    names = sorted(file.name for file in folder.iterdir() if file.name not in (SUMS, leave_out))
-    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in names]
+def write_sums(folder: Path, names: Iterable[str], known: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Writes the hashes of a folder's files; those `known` already are not computed."""
+    lines = [f"{known.get(name) or sha256(folder / name)}  {name}\n" for name in sorted(names)]
     with written_beside(folder / SUMS) as beside:
         beside.write_text("".join(lines))

@@ -10,6 +10,10 @@ import pytest
 from mlx_happyhorse import weights
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.convert import Quantization, convert, shards
+from mlx_happyhorse.convert.checkpoint import checkpoints
+from mlx_happyhorse.convert.collect import variant_of
+from mlx_happyhorse.convert.journal import Journal
+from mlx_happyhorse.convert.sources import Folder
 from mlx_happyhorse.sums import SUMS
 
 
@@ -143,3 +147,37 @@ def test_info_on_checkpoints(tmp_path, capsys):
 def test_happyhorse_is_not_published(capsys, command):
     assert main([*command, "happyhorse-1.0"]) == 2
     assert "magihuman-distill (8 steps) or magihuman-base" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("names", [None, 3, [], [1], ["../../.."], ["transformer", "secret"]])
+def test_components_that_are_none_of_ours(folder, capsys, names):
+    config = json.loads((folder / "config.json").read_text()) | {"components": names}
+    (folder / "config.json").write_text(json.dumps(config))
+    for command in ("check", "info"):
+        main([command, str(folder)])
+        assert "does not name its components" in capsys.readouterr().err or command == "info"
+    assert main(["check", str(folder), "--fix"]) == 2
+
+
+def test_what_was_said_of_a_shard_is_forgotten_when_it_is_begun_anew(tmp_path):
+    """Or a run that is killed over it would leave zeros that the next takes for done."""
+    journal = Journal(tmp_path / "journal")
+    for name in ("a", "b"):
+        journal.add("tensors", name, None)
+    journal.begin("model.safetensors", ["a"])
+    assert journal.tensors.keys() == Journal(tmp_path / "journal").tensors.keys() == {"b"}
+
+
+@pytest.mark.parametrize(
+    ("path", "told"),
+    [
+        ("base/x", "base"),
+        ("database/x", None),
+        ("base_distill/x", None),
+        ("davinci-distill-bf16/x", "distill"),
+    ],
+)
+def test_variants_are_told_by_whole_words(tmp_path, path, told):
+    file = layouts.one_file(layouts.golden("transformer"), tmp_path / path / "model.safetensors")
+    (checkpoint,) = checkpoints(Folder(file.parent))
+    assert variant_of(checkpoint) == told

@@ -261,10 +261,72 @@ def test_an_existing_target_is_kept_unless_told_otherwise(source, tmp_path, caps
     command = ["convert", "--hf-path", str(source), "--mlx-path", str(target)]
     assert main(command) == 2
     assert "exists already: choose another folder, or --overwrite it" in capsys.readouterr().err
+    assert main([*command, "--overwrite"]) == 2
+    assert "is no model folder: it is not overwritten" in capsys.readouterr().err
     assert [file.name for file in target.iterdir()] == ["diary.txt"]
+    (target / "diary.txt").unlink()
     assert main([*command, "--overwrite"]) == 0
-    assert (target / "config.json").is_file() and not (target / "diary.txt").exists()
+    before = (target / "transformer/model.safetensors").stat().st_size
+    assert main([*command, "--overwrite", "-q", "--q-group-size", "32"]) == 0
+    assert (target / "transformer/model.safetensors").stat().st_size < before
     assert sorted(file.name for file in tmp_path.iterdir()) == ["base", "model"]
+
+
+def test_what_is_converted_is_not_overwritten_by_what_becomes_of_it(source, tmp_path, capsys):
+    convert([source], tmp_path / "model")
+    shutil.move(source, tmp_path / "model/base")
+    command = ["convert", "--hf-path", str(tmp_path / "model/base"), "--mlx-path", str(tmp_path / "model")]
+    assert main([*command, "--overwrite"]) == 2
+    assert "which would be overwritten" in capsys.readouterr().err
+    assert (tmp_path / "model/base" / FIRST).exists()
+
+
+def test_a_replaced_folder_comes_back_if_the_new_one_did_not_get_there(source, tmp_path):
+    convert([source], tmp_path / "model")
+    (tmp_path / "model").rename(tmp_path / ".model.old")  # as a kill between two renames leaves it
+    with pytest.raises(HappyHorseError, match="exists already"):
+        convert([source], tmp_path / "model")
+    assert (tmp_path / "model/config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor", "message"),
+    [
+        ("adapter.video_embedder.weight", mx.zeros(64), "impossible shapes"),
+        ("adapter.video_embedder.weight", mx.zeros((0, 192)), "impossible shapes"),
+        ("block.layers.0.attention.pre_norm.weight", mx.array(1.0), "impossible shapes"),
+        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.uint8), "is U8, which no network"),
+        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.int64), "is I64, which no network"),
+    ],
+)
+def test_tensors_that_no_network_has(tmp_path, capsys, name, tensor, message):
+    source = networks.save(networks.published() | {name: tensor}, tmp_path / "base")
+    assert message in refused(capsys, tmp_path, source)
+
+
+def test_companions_of_other_lengths(tmp_path, capsys):
+    tensors = layouts.golden("audio-vae")
+    name = "pretransform.model.encoder.layers.5.layers.4.weight_g"
+    source = networks.save(tensors | {name: tensors[name][:32]}, tmp_path / "audio")
+    assert "have different numbers of rows" in refused(capsys, tmp_path, source, "--variant", "base")
+
+
+def test_an_fp8_scale_that_is_not_one_number(tmp_path, capsys):
+    source = networks.save(networks.published() | {f"{QKV}.__fp8_scale": mx.ones(64)}, tmp_path / "base")
+    assert "__fp8_scale is not one number" in refused(capsys, tmp_path, source)
+
+
+def test_a_small_pickle_that_would_become_large(tmp_path, capsys):
+    import torch
+
+    torch.save({"a": torch.zeros(1).expand(1 << 14, 1 << 14)}, tmp_path / "a.pth")
+    assert "tensor a reaches beyond its bytes" in refused(capsys, tmp_path, tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("target", [".", "/"])
+def test_folders_that_cannot_be_made(source, target, capsys):
+    assert main(["convert", "--hf-path", str(source), "--mlx-path", target]) == 2
+    assert capsys.readouterr().err.startswith("Error: ")
 
 
 def test_a_failed_replacement_keeps_what_was_there(source, tmp_path):
@@ -277,10 +339,10 @@ def test_a_failed_replacement_keeps_what_was_there(source, tmp_path):
 
 
 def test_two_at_once_do_not_write_the_same_folder(source, tmp_path):
-    from mlx_happyhorse.convert.job import _locked
+    from mlx_happyhorse.convert.job import locked
 
     with (
-        _locked(tmp_path / ".model.partial"),
+        locked(tmp_path / ".model.partial"),
         pytest.raises(HappyHorseError, match="another happyhorse is writing"),
     ):
         convert([source], tmp_path / "model")

@@ -143,6 +143,7 @@ def test_a_model_folder_is_dequantized(source, tmp_path, how):
         (["-q", "--q-mode", "mxfp4", "--q-bits", "8"], "mxfp4 has 4 bits in groups of 32"),
         (["-q", "--quant-predicate", "best"], "'best' is not known: choose one of"),
         (["--dtype", "int8"], "'int8' is not known: choose one of bfloat16"),
+        (["--q-mode", "mxfp4"], "--q-mode does nothing where nothing is quantized"),
         (["--q-bits", "4"], "--q-bits does nothing where nothing is quantized"),
         (["-d"], "nothing among the sources is quantized"),
         (["-d", "-q"], "quantize or dequantize, not both"),

@@ -15,7 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dtype", default="bfloat16", help="of large matrices: float16, float32 (bfloat16)")
     parser.add_argument("--q-bits", type=int, help="bits per weight: 2, 3, 4, 5, 6 or 8 (4)")
     parser.add_argument("--q-group-size", type=int, help="weights that share a scale: 32, 64 or 128 (64)")
-    parser.add_argument("--q-mode", default="affine", help="affine, mxfp4, mxfp8 or nvfp4 (affine)")
+    parser.add_argument("--q-mode", help="affine, mxfp4, mxfp8 or nvfp4 (affine)")
     parser.add_argument(
         "--quant-predicate",
         metavar="RECIPE",
@@ -28,9 +28,10 @@ def chosen(options: argparse.Namespace, wanted: bool) -> Quantization | None:
     from ..convert import Quantization
 
     flags = {"--q-bits": options.q_bits, "--q-group-size": options.q_group_size}
+    flags["--q-mode"] = options.q_mode
     flags |= {"--quant-predicate": options.quant_predicate}
     if wanted:
-        return Quantization(options.q_bits or 0, options.q_group_size or 0, options.q_mode)
+        return Quantization(options.q_bits or 0, options.q_group_size or 0, options.q_mode or "affine")
     if given := [flag for flag, value in flags.items() if value is not None]:
         raise RequestError(f"{given[0]} does nothing where nothing is quantized.")
     return None
