@@ -12,7 +12,7 @@ are random: this shows what holds for the architecture, not for one training.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -92,8 +92,8 @@ def with_outliers(weight: np.ndarray, rng: np.random.Generator) -> mx.array:
 class Network:
     """A transformer whose outputs are compared with those of the same weights in 16 bits."""
 
-    def __init__(self, model: Transformer):
-        self.model = model
+    def __init__(self, model: Transformer, outputs: Callable[[Transformer], Iterable[mx.array]]):
+        self.model, self.outputs = model, outputs
         self.config = {"type": "transformer", **model.config.to_dict()}
         self.tensors = parameters(model)
         self.exact = self.run(Way(None))
@@ -105,70 +105,47 @@ class Network:
         formats = way.prepare(self.config, self.tensors).formats
         rounded = {name: as_stored(name, t, formats[name]) for name, t in self.tensors.items()}
         self.model.load_weights(list(rounded.items()))
-        return [np.array(x) for x in self.outputs()]
-
-    def outputs(self) -> Iterator[mx.array]:
-        raise NotImplementedError
+        return [np.array(x) for x in self.outputs(self.model)]
 
 
-class Deep(Network):
+def deep(seed: int) -> Network:
     """As many layers as published, of random weights with outliers: its velocity."""
-
-    def __init__(self, seed: int):
-        sizes = {"num_heads": 6, "num_kv_heads": 2, "head_dim": 32, "gelu_size": 768, "swiglu_size": 512}
-        config = TransformerConfig(hidden_size=192, text_channels=224, **sizes)
-        model, rng = Transformer(config), np.random.default_rng(seed)
-        model.dtype = mx.float32
-        weights = {name: np.array(tensor) for name, tensor in parameters(model).items()}
-        for name, weight in weights.items():
-            if weight.ndim > 1:
-                weights[name] = rng.standard_normal(weight.shape, np.float32) / weight.shape[1] ** 0.5
-        matrix = LARGE["transformer"].fullmatch
-        tensors = {
-            name: with_outliers(w, rng) if matrix(name.removesuffix(".weight")) else mx.array(w)
-            for name, w in weights.items()
-        }
-        model.load_weights(list(tensors.items()))
-        shapes = (3, 4, 6, 48), (9, 64), (7, 224)
-        self.inputs = [mx.array(rng.standard_normal(shape, np.float32)) for shape in shapes]
-        super().__init__(model)
-
-    def outputs(self) -> Iterator[mx.array]:
-        yield from sampling.Velocity(self.model)(*self.inputs)
+    sizes = {"num_heads": 6, "num_kv_heads": 2, "head_dim": 32, "gelu_size": 768, "swiglu_size": 512}
+    model = Transformer(TransformerConfig(hidden_size=192, text_channels=224, **sizes))
+    model.dtype = mx.float32
+    rng, tensors = np.random.default_rng(seed), {}
+    for name, tensor in parameters(model).items():
+        if tensor.ndim > 1:
+            weight = rng.standard_normal(tensor.shape, np.float32) / tensor.shape[1] ** 0.5
+            large = LARGE["transformer"].fullmatch(name.removesuffix(".weight"))
+            tensor = with_outliers(weight, rng) if large else mx.array(weight)
+        tensors[name] = tensor
+    model.load_weights(list(tensors.items()))
+    inputs = [mx.array(rng.standard_normal(s, np.float32)) for s in ((3, 4, 6, 48), (9, 64), (7, 224))]
+    return Network(model, lambda model: sampling.Velocity(model)(*inputs))
 
 
-class Golden(Network):
+def golden() -> Network:
     """The reference's network of six layers: velocity and final latents, distilled and base."""
+    base, distill = (
+        Case(FOLDER / f"transformer.{name}.safetensors") for name in ("t2v-base", "ti2v-distill")
+    )
 
-    def __init__(self) -> None:
-        names = "t2v-base", "ti2v-distill"
-        self.base, self.distill = (Case(FOLDER / f"transformer.{name}.safetensors") for name in names)
-        super().__init__(transformer(self.base, "float32"))
-
-    def outputs(self) -> Iterator[mx.array]:
-        velocities = (self.velocity(case) for case in (self.base, self.distill))
-        for pair in zip(*velocities, strict=True):
+    def outputs(model: Transformer) -> Iterator[mx.array]:
+        inputs = ([latents(case[f"in.{n}"]) for n in ("video", "audio", "text")] for case in (base, distill))
+        for pair in zip(*(sampling.Velocity(model)(*three) for three in inputs), strict=True):
             yield mx.concatenate([x.reshape(-1) for x in pair])
-        yield from self.final(self.distill, 8)
-        yield from self.final(self.base, 32)
+        yield from final(model, distill, 8, draw=distill.draw(), image=latents(distill["in.image"]))
+        avoided = {"negative_text": latents(base["in.negative_text"]), "guidance": sampling.Guidance()}
+        yield from final(model, base, 32, **avoided)
 
-    def velocity(self, case: Case) -> tuple[mx.array, mx.array]:
-        inputs = (latents(case[f"in.{name}"]) for name in ("video", "audio", "text"))
-        return sampling.Velocity(self.model)(*inputs)
+    return Network(transformer(base, "float32"), outputs)
 
-    def final(self, case: Case, steps: int) -> tuple[mx.array, mx.array]:
-        distilled = case is self.distill
-        image = case.get("in.image")
-        *_, last = sampling.denoise(
-            self.model,
-            *(latents(case[f"in.{name}"]) for name in ("text", "video", "audio")),
-            steps=steps,
-            negative_text=None if distilled else latents(case["in.negative_text"]),
-            guidance=None if distilled else sampling.Guidance(),
-            image=None if image is None else latents(image),
-            draw=case.draw() if distilled else None,
-        )
-        return last.video, last.audio
+
+def final(model: Transformer, case: Case, steps: int, **settings: Any) -> tuple[mx.array, mx.array]:
+    inputs = (latents(case[f"in.{name}"]) for name in ("text", "video", "audio"))
+    *_, last = sampling.denoise(model, *inputs, steps=steps, **settings)
+    return last.video, last.audio
 
 
 def as_stored(name: str, tensor: mx.array, form: Format) -> mx.array:
@@ -226,7 +203,7 @@ def columns(errors: Errors) -> str:
 
 
 def main() -> None:
-    golden, deep = Golden(), [Deep(seed) for seed in range(DEEP_SEEDS)]
+    shallow, deeper = golden(), [deep(seed) for seed in range(DEEP_SEEDS)]
     layers = [FullSize(layer) for layer in (GELU, SHARED)]
     parameter_count = sum(t.size for t in full()[1].values())
     print(f"{'':52}{'golden, 6 layers':36}{'40 layers':16}full-size layer")
@@ -235,9 +212,9 @@ def main() -> None:
         size = stored_bytes(way)
         line = f"{way!s:30}{size / 1e9:7.2f} GB{8 * size / parameter_count:7.2f}  "
         if way.quantization is not None:
-            velocities = root_mean_square(network.errors(way) for network in deep)
+            velocities = root_mean_square(network.errors(way) for network in deeper)
             updates = [layer.errors(way)[-1] for layer in layers]
-            line += columns(golden.errors(way)) + "".join(f"{e:8.4f}" for e in (*velocities, *updates))
+            line += columns(shallow.errors(way)) + "".join(f"{e:8.4f}" for e in (*velocities, *updates))
         print(line, flush=True)
 
 

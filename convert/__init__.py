@@ -4,7 +4,7 @@ from .download import USUAL, Planned, download
 from .folder import convert, inspect
 from .job import Progress
 from .precision import Quantization
-from .publish import upload
+from .publish import make_repo, upload
 from .repair import fix
 from .repo import Repo
 
@@ -18,5 +18,6 @@ __all__ = [
     "download",
     "fix",
     "inspect",
+    "make_repo",
     "upload",
 ]

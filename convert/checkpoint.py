@@ -13,15 +13,15 @@ from typing import Any
 import mlx.core as mx
 
 from mlx_happyhorse.errors import ModelError
-from mlx_happyhorse.safetensors import NOT_FINITE, read_header
+from mlx_happyhorse.safetensors import NOT_FINITE, read_header, weight_map
 
 from .pickles import ENDINGS, read_pickle
 from .sources import INDEX, Source
-from .tensors import File, Stored, Tensor
+from .tensors import FORMATS, File, Stored, Tensor
 
 FP8_SCALE = ".__fp8_scale"
 MAX_JSON_BYTES = 16_000_000
-MAX_SETTINGS_BYTES = 50_000
+MAX_SETTINGS_BYTES = 50_000  # tokenizers have more
 NUMBERED = re.compile(r"(.+)-00001-of-(\d{5})\.safetensors")
 
 
@@ -77,6 +77,11 @@ class Checkpoint:
     def take_together(self, *names: str) -> list[Stored]:
         """Tensors whose rows belong together."""
         stored = [self._stored(name) for name in names]
+        for one in stored:
+            if one.dtype not in FORMATS:
+                raise ModelError(
+                    f"{self.label}: tensor {one.name} is {one.dtype}, which no network of ours has."
+                )
         if len({one.shape[:1] for one in stored}) > 1:
             raise ModelError(f"{self.label}: {' and '.join(names)} have different numbers of rows.")
         for name in names:
@@ -98,12 +103,8 @@ class Checkpoint:
     @cached_property
     def _settings(self) -> list[dict[str, Any]]:
         paths = [path for path in self.source.files if PurePosixPath(path).parent == self.folder]
-        files = [
-            self.source.open(path) for path in paths if path.endswith(".json") and not path.endswith(INDEX)
-        ]
-        values = [
-            read_json(file) for file in files if file.size <= MAX_SETTINGS_BYTES
-        ]  # a tokenizer has more
+        names = [path for path in paths if path.endswith(".json") and not path.endswith(INDEX)]
+        values = [read_json(f) for f in map(self.source.open, names) if f.size <= MAX_SETTINGS_BYTES]
         return [value for value in values if isinstance(value, dict)]
 
     def beside(self, name: str) -> File:
@@ -187,13 +188,8 @@ def _shards_without_index(source: Source, stem: str, count: int) -> dict[str, st
 
 
 def _shards(source: Source, index: str) -> dict[str, str]:
-    values = read_json(source.open(index))
-    shards = values.get("weight_map") if isinstance(values, dict) else None
-    if not isinstance(shards, dict) or not shards:
-        raise ModelError(f"{source.name}/{index} lists no tensors.")
-    for name in sorted(set(map(str, shards.values()))):
-        if PurePosixPath(name).name != name or not name.endswith(".safetensors"):
-            raise ModelError(f"{source.name}/{index} names {name!r}, which is no file beside it.")
-        if str(PurePosixPath(index).parent / name) not in source.files:
+    shards = weight_map(read_json(source.open(index)), f"{source.name}/{index}")
+    for name in sorted(set(shards.values())):
+        if str(PurePosixPath(index).with_name(name)) not in source.files:
             raise ModelError(f"{source.name} lacks {name}, which its {index} lists.")
-    return {str(tensor): str(name) for tensor, name in shards.items()}
+    return shards

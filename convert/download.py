@@ -55,7 +55,7 @@ def download(
     Components that are there already stay, those that another model beside it shares are linked. Before
     the first is fetched `on_plan` is shown all; with `dry_run` that is the end. A run that was stopped is
     gone on with by the same call. Raises RequestError, HubError or ModelError."""
-    published = _published(name, components)
+    published = _published(name, tuple(components))
     out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out).absolute()
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
     tidy(out)
@@ -76,7 +76,7 @@ def download(
     return out
 
 
-def _published(name: str, components: Iterable[str]) -> dict[str, hub.Published]:
+def _published(name: str, components: tuple[str, ...]) -> dict[str, hub.Published]:
     if name.lower() in hub.UNPUBLISHED:
         raise RequestError(hub.UNPUBLISHED[name.lower()])
     if name not in hub.PUBLISHED:

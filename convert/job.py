@@ -104,6 +104,7 @@ class Job:
                 raise
             except OSError as error:
                 shutil.rmtree(self.work, ignore_errors=True)
+                tidy(self.out)
                 raise _explained(error, self.out) from error
             except Exception:
                 shutil.rmtree(self.work, ignore_errors=True)
@@ -203,7 +204,8 @@ def tidy(out: Path) -> None:
     elif old.exists():
         shutil.rmtree(old)
     if out.exists() and work.exists() and not any((work / MODEL).glob("*")):
-        shutil.rmtree(work)
+        with suppress(RequestError), locked(work):  # unless another run is at its very beginning
+            shutil.rmtree(work)
 
 
 def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> None:

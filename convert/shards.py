@@ -23,9 +23,8 @@ from .precision import Format
 from .tensors import Piece, Tensor
 
 MAX_SHARD_BYTES = 5_000_000_000
-WORKERS = min(
-    max(4, os.cpu_count() or 1), 16
-)  # more than cores where those are few: some of them wait for bytes
+# More than cores where those are few, since some wait for bytes; each may take 100 MB.
+WORKERS = min(max(4, os.cpu_count() or 1), 16)
 
 OnBytes = Callable[[int], None]
 

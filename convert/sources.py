@@ -46,7 +46,10 @@ class LocalFile:
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, start: int, stop: int) -> bytes:
-        data = os.pread(self._descriptor, stop - start, start)
+        try:
+            data = os.pread(self._descriptor, stop - start, start)
+        except OSError as error:
+            raise ModelError(f"{self.path} cannot be read: {error.strerror}.") from error
         if len(data) < stop - start:
             raise ModelError(f"{self.path} is cut off: it has no bytes {start:,} to {stop:,}.")
         return data

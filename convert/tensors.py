@@ -55,10 +55,6 @@ class Stored:
 
     def fetch(self, start: int, stop: int) -> np.ndarray:
         """The bytes of some rows, as items. Raises ModelError where they are not numbers."""
-        if self.dtype not in FORMATS:
-            raise ModelError(
-                f"{self.file.name}: tensor {self.name} is {self.dtype}: no network of ours has that."
-            )
         if self.stride is not None:
             return self._whole(self.stride)[start:stop]
         begin = self.begin + self.row_bytes * start
@@ -134,10 +130,7 @@ class Tensor:
     @property
     def _example(self) -> mx.array:
         """One row, all zeros: of its shape and dtype."""
-        rows = [
-            part.array(np.zeros((1, *part.shape[1:]), FORMATS.get(part.dtype, FORMATS["F32"])[0]))
-            for part in self.parts
-        ]
+        rows = (part.array(np.zeros((1, *part.shape[1:]), FORMATS[part.dtype][0])) for part in self.parts)
         return self.change(*rows)
 
     @property

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .errors import HappyHorseError, ModelError
-from .safetensors import are_finite, header_of
+from .safetensors import are_finite, header_of, weight_map
 from .sums import SUMS, read_sums, sha256
 from .weights import INDEX, load, read_json
 
@@ -81,7 +81,7 @@ def _check_index(folder: Path) -> None:
     """Raises ModelError where the index and the shards do not say the same."""
     if not (folder / INDEX).exists():
         return
-    listed = read_json(folder / INDEX).get("weight_map", {})
+    listed = weight_map(read_json(folder / INDEX), INDEX)
     held = {tensor: file.name for file in folder.glob("*.safetensors") for tensor in header_of(file)}
     if wrong := sorted(name for name in listed.keys() | held.keys() if listed.get(name) != held.get(name)):
         raise ModelError(

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from .errors import HubError, ModelError, RequestError
 from .files import expanded
+from .safetensors import weight_map
 from .sums import SUMS, read_sums
 from .weights import INDEX, read_json
 
@@ -221,7 +222,7 @@ def is_here(folder: Path) -> bool:
 
 def _shards(folder: Path) -> set[str]:
     index = folder / INDEX
-    return set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
+    return set(weight_map(read_json(index), str(index)).values()) if index.exists() else {"model.safetensors"}
 
 
 def _downloaded(name: str) -> Path | None:

@@ -25,7 +25,7 @@ class Network(NamedTuple):
 
 def networks(folder: Path) -> list[Network]:
     """The components of a model folder that are on this machine. Raises ModelError for damaged ones."""
-    names = [name for name in describe(folder)["components"] if (folder / name / "config.json").is_file()]
+    names = [name for name in describe(folder)["components"] if any((folder / name).glob("*.safetensors"))]
     return [network(name, read_json(folder / name / "config.json"), _bytes(folder / name)) for name in names]
 
 

@@ -104,6 +104,17 @@ def write_header(tensors: Iterable[tuple[str, str, tuple[int, ...]]]) -> tuple[b
     return len(text).to_bytes(8, "little") + text, entries
 
 
+def weight_map(values: Any, name: str) -> dict[str, str]:
+    """The file by tensor, of what an index says. Raises ModelError unless all lie beside it."""
+    shards = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(shards, dict) or not shards:
+        raise ModelError(f"{name} lists no tensors.")
+    for file in shards.values():
+        if not isinstance(file, str) or Path(file).name != file or not file.endswith(".safetensors"):
+            raise ModelError(f"{name} names {file!r}, which is no file beside it.")
+    return shards
+
+
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):

@@ -8,29 +8,26 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import numpy as np
 import published
 import pytest
 from commands import SHORT, frames_of, run
 from hub_server import Fault, HubServer
-from huggingface_hub import constants
 from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
+from served import asking, damage, same, states, weights_sent
 
-from mlx_happyhorse import HappyHorse, hub
+from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import Planned, Quantization, checkpoint, convert, download, repo, shards
 from mlx_happyhorse.errors import HubError
 
 T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 GET_T2V = ("download", "magihuman-distill", "--q-bits", "4", "--components", *T2V)
 GET_DECODER = ("download", "magihuman-distill", "--components", "video_decoder")
-OWN = "someone/horse"  # a repo with a model that was converted already
 HEADERS = 200_000  # bytes that may be fetched beside the tensors
 UNDER_WAY = 2_000_000  # of tensors that a kill may have cut off
 
@@ -41,26 +38,6 @@ class Model(NamedTuple):
     folder: Path
     fetched: int
     tokenizer: int
-
-
-@contextmanager
-def asking(server: HubServer, folder: Path):
-    """The Hub's library asks this server, and all that is kept is kept below `folder`."""
-    values = {
-        "ENDPOINT": server.endpoint,
-        "HUGGINGFACE_CO_URL_TEMPLATE": server.endpoint + "/{repo_id}/resolve/{revision}/{filename}",
-        "HF_HUB_CACHE": str(folder / "cache"),
-        "HF_TOKEN_PATH": str(folder / "token"),
-        "HF_HUB_DISABLE_XET": True,
-        "HF_HUB_OFFLINE": False,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in values.items():
-            patch.setattr(constants, name, value)
-        patch.setenv("HAPPYHORSE_HOME", str(folder / "models"))
-        patch.delenv("HF_TOKEN", raising=False)
-        patch.setattr(os, "fsync", lambda descriptor: None)  # slow, and only a power cut would tell
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -110,25 +87,6 @@ def command(server: HubServer, folder: Path, parts: Sequence[str]) -> dict[str, 
     places = {"HF_HOME": str(folder / "hub"), "HAPPYHORSE_HOME": str(folder / "models")}
     environment = os.environ | places | {"HF_ENDPOINT": server.endpoint, "HF_HUB_OFFLINE": "0"}
     return {"args": arguments, "env": environment, "stderr": subprocess.DEVNULL}
-
-
-def same(folder: Path, other: Path, pattern: str = "*") -> bool:
-    """Whether two folders hold the same files with the same bytes."""
-    files = [{str(f.relative_to(d)): f for d in (top,) for f in d.rglob(pattern)} for top in (folder, other)]
-    alike = (f.is_dir() or f.read_bytes() == files[1][name].read_bytes() for name, f in files[0].items())
-    return files[0].keys() == files[1].keys() and all(alike)
-
-
-def states(folder: Path) -> dict[str, tuple[int, int]]:
-    found = {str(file.relative_to(folder)): file.stat() for file in folder.rglob("*")}
-    return {name: (state.st_ino, state.st_mtime_ns) for name, state in found.items()}
-
-
-def damage(file: Path) -> bytes:
-    """Turns one bit over in the last byte; returns what was there before."""
-    data = file.read_bytes()
-    file.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    return data
 
 
 def test_a_downloaded_model_is_what_conversion_makes(root, model, tmp_path):
@@ -369,81 +327,6 @@ def test_a_download_is_stopped_at_once_though_the_network_hangs(root, tmp_path):
                 assert process.wait(timeout=3) == 130
             finally:
                 process.kill()
-
-
-@pytest.fixture
-def own(tmp_path):
-    """A Hub that holds a model of ours."""
-    shutil.copytree(hub.EMBEDDED["tiny"], tmp_path / "hub" / OWN)
-    with HubServer(tmp_path / "hub", redirect=True) as server, asking(server, tmp_path / "here"):
-        yield server
-
-
-def generate(**settings):
-    return HappyHorse.load(OWN).generate("A ball.", seconds=0.2, steps=1, width=64, height=64, **settings)
-
-
-def weights_sent(server: HubServer) -> set[str]:
-    sent = (request.path for request in server.requests if request.sent)
-    return {path.split("/")[-2] for path in sent if path.endswith(".safetensors")}
-
-
-def test_of_a_repo_of_ours_a_run_fetches_what_it_needs(own, monkeypatch):
-    clip = generate(seed=1)
-    assert weights_sent(own) == {*T2V}
-    own.requests.clear()
-    assert np.array_equal(generate(seed=1).video, clip.video)
-    assert not own.requests
-    generate(image=np.zeros((64, 64, 3), np.uint8))
-    assert weights_sent(own) == {"video_encoder"}
-    own.requests.clear()
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert np.array_equal(generate(seed=1).video, clip.video)
-    assert not own.requests
-
-
-def test_all_of_a_repo_of_ours_is_downloaded_and_checked(own, capsys):
-    assert run("download", OWN) == 0
-    assert weights_sent(own) == {*hub.COMPONENTS}
-    own.requests.clear()
-    assert run("check", OWN) == 0
-    assert run("info", OWN) == 0
-    assert "not on this machine" not in capsys.readouterr().out
-    assert not own.requests
-
-
-def test_a_dry_run_fetches_nothing_of_a_repo_of_ours(own, capsys):
-    assert run("download", OWN, "--dry-run") == 0
-    assert OWN in capsys.readouterr().err
-    assert not weights_sent(own)
-
-
-def test_a_revision_is_pinned(own, monkeypatch, capsys):
-    pinned = f"{OWN}@{own.commit(OWN)}"
-    assert run("info", pinned) == 0
-    assert run("info", f"{OWN}@{'0' * 40}") == 1
-    assert f"{OWN} has no such revision" in capsys.readouterr().err
-    (own.root / OWN / "README.md").write_text("newer")
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert HappyHorse.load(pinned).folder.name == pinned.partition("@")[2]
-
-
-def test_a_repo_that_is_not_here_is_not_asked_for_offline(own, monkeypatch, capsys):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert run("generate", "x", "-m", OWN) == 1
-    assert f"{OWN} is not on this machine" in capsys.readouterr().err
-    assert not own.requests
-
-
-def test_a_damaged_file_of_a_repo_of_ours_is_fetched_again(own, capsys):
-    assert run("download", OWN) == 0
-    file = hub.find(OWN) / "transformer/model.safetensors"
-    data = damage(file)
-    own.requests.clear()
-    assert run("check", OWN) == 1
-    assert "transformer/model.safetensors: is not what it was" in capsys.readouterr().err
-    assert run("check", OWN, "--fix") == 0
-    assert file.read_bytes() == data and weights_sent(own) == {"transformer"}
 
 
 def test_a_damaged_shard_is_fetched_and_converted_again_and_no_other(root, server, home, monkeypatch):

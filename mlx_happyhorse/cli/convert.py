@@ -30,9 +30,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """turn published PyTorch checkpoints into a model folder"""
-    from ..convert import convert, upload
+    from ..convert import convert, make_repo, upload
 
     how = precision.chosen(options, options.quantize)
+    if options.upload_repo:
+        make_repo(options.upload_repo)
     with converting() as show:
         notes = convert(
             options.sources,

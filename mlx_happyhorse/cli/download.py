@@ -16,7 +16,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mlx-path", help="the folder to write (one of the cache, found by the model's name)"
     )
-    parser.add_argument("--components", nargs="+", help="only these, added to what is there")
+    parser.add_argument(
+        "--components", nargs="+", help="only these, added to what is there (all but the upscalers)"
+    )
     parser.add_argument("--no-quantize", action="store_true", help="keep 16 bits: four times the size")
     precision.add(parser)
     parser.add_argument("--dry-run", action="store_true", help="show sizes and licences, fetch nothing")

@@ -76,10 +76,10 @@ def _show_model(model: str) -> None:
     _show_networks(networks)
     if missing := set(config["components"]) - {network.name for network in networks}:
         print(printable(f"not on this machine yet: {', '.join(sorted(missing))}"))
-    largest = max(networks, key=lambda network: network.bytes)
-    print(
-        f"memory: one network at a time, {size(largest.bytes)} for the {largest.name}'s weights, and its work"
-    )
+    if networks:
+        largest = max(networks, key=lambda network: network.bytes)
+        weights = f"{size(largest.bytes)} for the {largest.name}'s weights"
+        print(f"memory: one network at a time, {weights}, and its work")
 
 
 def _show_checkpoint(path: Path) -> None:
@@ -96,7 +96,8 @@ def _show_networks(networks: list[Network]) -> None:
         config = network.config
         dimensions = ", ".join(f"{_plain(config[k])} {what}" for k, what in DIMENSIONS.items() if k in config)
         amounts = f"{network.parameters / 1e6:>10,.1f} M parameters, {network.bits:>4.1f} bits each"
-        where = config.get("source", {}).get("repo") or config.get("source", {}).get("folder")
+        source = config.get("source")
+        where = source.get("repo", source.get("folder")) if isinstance(source, dict) else None
         origin = f", from {where}" if where else ""
         print(printable(f"{network.name:<15} {amounts}, {size(network.bytes):>8}: {dimensions}{origin}"))
 

@@ -27,11 +27,9 @@ def chosen(options: argparse.Namespace, wanted: bool) -> Quantization | None:
     """How to quantize, if that is wanted. Raises RequestError for flags that would do nothing."""
     from ..convert import Quantization
 
-    flags = {"--q-bits": options.q_bits, "--q-group-size": options.q_group_size}
-    flags["--q-mode"] = options.q_mode
-    flags |= {"--quant-predicate": options.quant_predicate}
     if wanted:
         return Quantization(options.q_bits or 0, options.q_group_size or 0, options.q_mode or "affine")
-    if given := [flag for flag, value in flags.items() if value is not None]:
-        raise RequestError(f"{given[0]} does nothing where nothing is quantized.")
+    for flag in ("--q-bits", "--q-group-size", "--q-mode", "--quant-predicate"):
+        if getattr(options, flag[2:].replace("-", "_")) is not None:
+            raise RequestError(f"{flag} does nothing where nothing is quantized.")
     return None

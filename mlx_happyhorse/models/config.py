@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-LARGEST = 1 << 20  # no width or count of a sound config comes near
+LARGEST = 1 << 20  # no width of a sound config comes near
+MOST = 1000  # layers, heads, blocks
 
 
 @dataclass
@@ -19,7 +20,8 @@ class Config:
         taken = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         for name, value in taken.items():
             for item in value if isinstance(value, tuple) else (value,):
-                if not isinstance(item, str) and not 0 <= item <= LARGEST:
+                limit = MOST if name.startswith(("num_", "layers", "residual_")) else LARGEST
+                if not isinstance(item, str) and not 0 <= item <= limit:
                     raise ValueError(f"{name} is {item}")
         return cls(**taken)
 
