@@ -13,7 +13,8 @@ from unittest.mock import patch
 import mlx.core as mx
 
 from mlx_happyhorse.models import transformer
-from mlx_happyhorse.models.transformer import Layout, attend_locally
+from mlx_happyhorse.models.matmul import UNLIMITED
+from mlx_happyhorse.models.transformer import Layout, attend_rows
 
 HEADS, KV_HEADS, DIM = 40, 8, 128
 PER_FRAME, TEXT, REACH = 34 * 60, 300, 11
@@ -32,7 +33,7 @@ def flops(frames: int) -> tuple[float, float]:
 
     q, k = mx.zeros((n, HEADS, DIM), mx.bfloat16), mx.zeros((n, KV_HEADS, DIM), mx.bfloat16)
     with patch.object(transformer, "attend", count):
-        attend_locally(q, k, k, layout, REACH)
+        attend_rows(q, k, k, 0, layout, REACH, UNLIMITED)
     return counted, 4.0 * n * n * HEADS * DIM
 
 

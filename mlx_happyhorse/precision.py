@@ -16,10 +16,12 @@ LARGE = {
 GATE = re.compile(r"layers\..*\.gate")  # in 16 bits as well, but too small to quantize
 
 
-def cast(kind: str, tensors: dict[str, mx.array], dtype: mx.Dtype) -> dict[str, mx.array]:
+def cast(
+    kind: str, tensors: dict[str, mx.array], dtype: mx.Dtype, stream: mx.Stream | None = None
+) -> dict[str, mx.array]:
     """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`."""
     return {
-        name: tensor.astype(dtype) if is_cast(kind, name) and tensor.dtype != mx.uint32 else tensor
+        name: tensor.astype(dtype, stream=stream) if is_cast(kind, name) and tensor.dtype != mx.uint32 else tensor
         for name, tensor in tensors.items()
     }
 

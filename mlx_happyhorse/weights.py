@@ -16,12 +16,14 @@ from mlx.utils import tree_flatten
 from .errors import ModelError
 from .models.audio_vae import AudioVAE, AudioVAEConfig
 from .models.config import Config
+from .models.matmul import UNLIMITED, Work
 from .models.text_encoder import TextEncoder, TextEncoderConfig
 from .models.transformer import Transformer, TransformerConfig
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 from .precision import DTYPES, cast
 from .safetensors import header_of
+from .streaming import Streamed, Unit
 from .sums import SUMS
 
 NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
@@ -60,25 +62,37 @@ def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
     nn.quantize(model, **defaults, class_predicate=settings)
 
 
-def load(folder: Path, dtype: mx.Dtype | None = None) -> Any:
+def load(
+    folder: Path, dtype: mx.Dtype | None = None, *, work: Work = UNLIMITED, streamed: bool = False
+) -> Any:
     """The network in `folder`, its weights not yet read from disk.
 
-    `dtype` replaces the precision it computes in; what belongs in fp32 stays there. Raises ModelError."""
+    `dtype` replaces the precision it computes in; what belongs in fp32 stays there. A transformer or text
+    encoder splits its `work`, and reads its weights anew for every pass if it is `streamed`. Raises
+    ModelError."""
     config = read_json(folder / "config.json")
+
+    def read(stream: mx.Stream | None = None) -> dict[str, mx.array]:
+        weights = _read(folder, stream)
+        return weights if dtype is None else cast(config["type"], weights, dtype, stream)
+
     try:
         model = build(config)
         stored = str(config.get("dtype", "float32"))
         if stored not in DTYPES:
             raise ModelError(f"its dtype {stored!r} is unknown.")
-        weights = _read(folder)
-        if dtype is not None:
-            weights = cast(config["type"], weights, dtype)
+        weights = read()
         check(model, {k: w.shape for k, w in weights.items()})
     except ModelError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
         model.dtype = dtype or DTYPES[stored]
+    if isinstance(model, Transformer | TextEncoder):
+        model.work = work
+        if streamed:
+            units = [Unit(*unit) for unit in model.units()]
+            model.done = Streamed(units, read, repeatedly=isinstance(model, Transformer)).done
     model.eval()
     return model
 
@@ -113,11 +127,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
-def read_tensors(file: Path) -> dict[str, mx.array]:
+def read_tensors(file: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
     """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
     header_of(file)
     try:
-        return typed(dict[str, mx.array], mx.load(str(file), format="safetensors"))
+        return typed(dict[str, mx.array], mx.load(str(file), format="safetensors", stream=stream))
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
 
@@ -138,11 +152,11 @@ def fingerprint(folder: Path) -> str:
     return seen.hexdigest()[:16]
 
 
-def _read(folder: Path) -> dict[str, mx.array]:
+def _read(folder: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError("there is no .safetensors file in it.")
     weights: dict[str, mx.array] = {}
     for file in files:
-        weights |= read_tensors(file)
+        weights |= read_tensors(file, stream)
     return weights

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from mlx_happyhorse.models import transformer
-from mlx_happyhorse.models.transformer import Layout, attend_locally
+from mlx_happyhorse.models.matmul import UNLIMITED
+from mlx_happyhorse.models.transformer import Layout, attend_rows
 
 PER_FRAME, AUDIO, TEXT, REACH = 6, 9, 5, 11
 HEADS, KV_HEADS, DIM = 4, 2, 16
@@ -30,7 +31,7 @@ def test_windows_are_the_masked_formula(frames):
     keys = mx.random.split(mx.random.key(frames), 3)
     q = mx.random.normal((n, HEADS, DIM), key=keys[0])
     k, v = (mx.random.normal((n, KV_HEADS, DIM), key=key) for key in keys[1:])
-    ours = np.array(attend_locally(q, k, v, layout, REACH))
+    ours = np.array(attend_rows(q, k, v, 0, layout, REACH, UNLIMITED))
     assert np.abs(ours - masked(q, k, v, layout)).max() <= 1e-5
 
 
@@ -46,7 +47,7 @@ def work(monkeypatch, frames):
     monkeypatch.setattr(transformer, "attend", count)
     layout = Layout(frames * PER_FRAME, AUDIO, TEXT, frames)
     x = mx.zeros((layout.spans[2].stop, 1, 1))
-    attend_locally(x, x, x, layout, REACH)
+    attend_rows(x, x, x, 0, layout, REACH, UNLIMITED)
     return pairs
 
 

@@ -45,7 +45,7 @@ def test_transformer(tmp_path, seen, quantization, dtype):
     Velocity(model)(*networks.inputs())
     paths = {id(module): path for path, module in model.named_modules()}
     attentions = [dtypes for module, dtypes in seen if module == "attention"]
-    assert attentions == [{dtype}] * 3
+    assert attentions == [{dtype}] * 7  # one for each expert's tokens
     inner = {paths[id(m)]: dtypes for m, dtypes in seen if m != "attention" and "layers" in paths[id(m)]}
     outer = {paths[id(m)]: dtypes for m, dtypes in seen if m != "attention" and "layers" not in paths[id(m)]}
     assert len(inner) == 7 * 5

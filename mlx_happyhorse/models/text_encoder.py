@@ -6,12 +6,15 @@ The config asks for soft-capped attention logits, but the runs that MagiHuman wa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
+from .matmul import UNLIMITED, Work, linear
+from .transformer import Done, keep
 
 
 @dataclass
@@ -55,17 +58,17 @@ class Attention(nn.Module):
         self.o_proj = nn.Linear(self._heads * dim, hidden, bias=False)
         self.rope = nn.RoPE(dim, base=config.rope_theta)
 
-    def __call__(self, x: mx.array) -> mx.array:
+    def __call__(self, x: mx.array, work: Work) -> mx.array:
         n = len(x)
-        q = self.rope(self._split(self.q_proj(x), self._heads))
-        k = self.rope(self._split(self.k_proj(x), self._kv_heads))
-        v = self._split(self.v_proj(x), self._kv_heads)
+        q = self.rope(self._split(linear(self.q_proj, x, work), self._heads))
+        k = self.rope(self._split(linear(self.k_proj, x, work), self._kv_heads))
+        v = self._split(linear(self.v_proj, x, work), self._kv_heads)
         mask = None
         if self._window is not None and n > self._window:
             i = mx.arange(n)
             mask = mx.abs(i[:, None] - i[None]) < self._window
         out = mx.fast.scaled_dot_product_attention(q, k, v, scale=self._scale, mask=mask)
-        return self.o_proj(out[0].transpose(1, 0, 2).reshape(n, -1))
+        return linear(self.o_proj, out[0].transpose(1, 0, 2).reshape(n, -1), work)
 
     def _split(self, x: mx.array, heads: int) -> mx.array:
         return x.reshape(len(x), heads, self._dim).transpose(1, 0, 2)[None]
@@ -78,8 +81,12 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(hidden, intermediate, bias=False)
         self.down_proj = nn.Linear(intermediate, hidden, bias=False)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        return self.down_proj(nn.gelu_approx(self.gate_proj(x)) * self.up_proj(x))
+    def __call__(self, x: mx.array, work: Work) -> mx.array:
+        h = nn.gelu_approx(linear(self.gate_proj, x, work))
+        mx.eval(h)  # one dequantized matrix at a time
+        h = h * linear(self.up_proj, x, work)
+        mx.eval(h)
+        return linear(self.down_proj, h, work)
 
 
 class Block(nn.Module):
@@ -94,24 +101,40 @@ class Block(nn.Module):
         self.pre_feedforward_layernorm = Norm(hidden, eps)
         self.post_feedforward_layernorm = Norm(hidden, eps)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x)))
-        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x)))
+    def __call__(self, x: mx.array, work: Work) -> mx.array:
+        x = x + self.post_self_attn_layernorm(self.self_attn(self.pre_self_attn_layernorm(x), work))
+        return x + self.post_feedforward_layernorm(self.mlp(self.pre_feedforward_layernorm(x), work))
 
 
 class TextEncoder(nn.Module):
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.config = config
+        self.work = UNLIMITED
+        self.done: Done = keep
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [Block(config, kind) for kind in config.layer_types]
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
 
+    def units(self) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
+        """What is used at a time and done with together, in that order: path, module, its children."""
+        yield "embed_tokens", self.embed_tokens, ()
+        for i, layer in enumerate(self.layers):
+            yield f"layers.{i}", layer, ()
+
     def __call__(self, ids: mx.array) -> mx.array:
         """Token ids (n,) → last hidden state (n, hidden) in the embedding's dtype."""
-        x = self.embed_tokens(ids)
-        x = x * mx.array(self.config.hidden_size**0.5, x.dtype)
+        return self.encode([ids])[0]
+
+    def encode(self, prompts: list[mx.array]) -> list[mx.array]:
+        """The same for several prompts, which pass each layer together: its weights are used once."""
+        states = [self.embed_tokens(ids) for ids in prompts]
+        states = [x * mx.array(self.config.hidden_size**0.5, x.dtype) for x in states]
+        mx.eval(states)
+        self.done(self.embed_tokens)
         for layer in self.layers:
-            x = layer(x)
-            mx.eval(x)
-        return self.norm(x)
+            for i, x in enumerate(states):
+                states[i] = layer(x, self.work)
+                mx.eval(states[i])
+            self.done(layer)
+        return [self.norm(x) for x in states]

@@ -1,17 +1,23 @@
 """The single-stream transformer: video, audio and text tokens in one sequence, laid out in that order.
 
 Layers at both ends hold one `Expert` a modality, those between one for all tokens. The residual stream,
-norms, rotation, activations and gates are fp32; linears and attention run in `dtype`.
+norms, rotation, activations and gates are fp32; linears and attention run in `dtype`. Work goes in pieces of
+rows, each evaluated before the next, so that neither a dispatch nor what it needs for itself grows with the clip.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
+from .matmul import UNLIMITED, Work, join, linear, split
+
+Done = Callable[..., None]  # is told that a module, or so many of its children, have been used
 
 
 @dataclass
@@ -56,12 +62,26 @@ class Layout:
         self.spans = [slice(0, a), slice(a, b), slice(b, b + self.text)]
 
 
+@dataclass
+class Pass:
+    """What is the same for all layers of one forward pass; `done` is told when weights were used."""
+
+    layout: Layout
+    cos: mx.array
+    sin: mx.array
+    dtype: mx.Dtype
+    work: Work
+    done: Done
+
+
+@partial(mx.compile, shapeless=True)
 def swiglu7(gate: mx.array, linear: mx.array) -> mx.array:
     gate = mx.minimum(gate.astype(mx.float32), 7)
     linear = mx.clip(linear.astype(mx.float32), -7, 7)
     return gate * mx.sigmoid(1.702 * gate) * (linear + 1)
 
 
+@partial(mx.compile, shapeless=True)
 def gelu7(x: mx.array) -> mx.array:
     x = mx.minimum(x.astype(mx.float32), 7)
     return x * mx.sigmoid(1.702 * x)
@@ -82,20 +102,34 @@ def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
     return out[0].transpose(1, 0, 2)
 
 
-def attend_locally(q: mx.array, k: mx.array, v: mx.array, layout: Layout, reach: int) -> mx.array:
-    """Video tokens see `reach` latent frames to either side and all other tokens; those see everything.
-
-    Without masks: one attention for each run of frames that share a window."""
-    per_frame, frames = layout.video // layout.frames, layout.frames
-    others = slice(layout.video, None)
+def attend_rows(
+    q: mx.array, k: mx.array, v: mx.array, first: int, layout: Layout, reach: int | None, work: Work
+) -> mx.array:
+    """The attention of some queries, `first` being the place of theirs in the sequence, to k and v of all
+    of it: a few queries at a time, each lot evaluated. With `reach`, video tokens see so many latent
+    frames to either side and all other tokens; those see everything."""
     out = []
-    for first, last, start, stop in local_windows(frames, reach):
-        rows = slice(first * per_frame, last * per_frame)
-        window = slice(start * per_frame, stop * per_frame)
-        seen = [mx.concatenate([x[window], x[others]]) for x in (k, v)]
-        out.append(attend(q[rows], *seen))
-        mx.eval(out[-1])  # or the keys and values of all windows would be there at once
-    return mx.concatenate([*out, attend(q[others], k, v)])
+    for rows, window in _windows(first, first + len(q), layout, reach):
+        seen = (k, v) if window is None else [mx.concatenate([x[window], x[layout.video :]]) for x in (k, v)]
+        for part in split(rows, work.most_rows(4 * len(seen[0]) * q.shape[1] * q.shape[2])):
+            out.append(attend(q[part.start - first : part.stop - first], *seen))
+            mx.eval(out[-1])
+    return join(out)
+
+
+def _windows(
+    start: int, stop: int, layout: Layout, reach: int | None
+) -> Iterator[tuple[slice, slice | None]]:
+    """Rows of the sequence from `start` to `stop`, by the rows of video that they see; None is all."""
+    if reach is not None:
+        per_frame = layout.video // layout.frames
+        for first, last, *window in local_windows(layout.frames, reach):
+            rows = slice(max(first * per_frame, start), min(last * per_frame, stop))
+            if rows.start < rows.stop:
+                yield rows, slice(window[0] * per_frame, window[1] * per_frame)
+        start = max(start, layout.video)
+    if start < stop:
+        yield slice(start, stop), None
 
 
 def local_windows(frames: int, reach: int) -> list[tuple[int, int, int, int]]:
@@ -111,7 +145,10 @@ def local_windows(frames: int, reach: int) -> list[tuple[int, int, int, int]]:
 
 
 class Expert(nn.Module):
-    """The weights of one layer, for one modality or for all."""
+    """The weights of one layer, for one modality or for all, in two halves that are used one after the other."""
+
+    ATTENTION = ("attention_norm", "qkv", "gate", "q_norm", "k_norm")
+    REST = ("proj", "mlp_norm", "up", "gate_up", "down")
 
     def __init__(self, config: TransformerConfig, gelu: bool):
         super().__init__()
@@ -130,33 +167,35 @@ class Expert(nn.Module):
         else:
             self.gate_up = nn.Linear(hidden, 2 * config.swiglu_size, bias=False)
             self.down = nn.Linear(config.swiglu_size, hidden, bias=False)
-        self._heads, self._kv_heads, self._head_dim = (
-            config.num_heads,
-            config.num_kv_heads,
-            config.head_dim,
-        )
+        self._heads, self._kv_heads = config.num_heads, config.num_kv_heads
+        self._head_dim = config.head_dim
 
     def project(
-        self, x: mx.array, cos: mx.array, sin: mx.array, dtype: mx.Dtype
-    ) -> tuple[mx.array, mx.array, mx.array, mx.array]:
+        self, x: mx.array, cos: mx.array, sin: mx.array, dtype: mx.Dtype, work: Work = UNLIMITED
+    ) -> list[mx.array]:
         """x (n, hidden) → q (n, heads, dim), k and v (n, kv_heads, dim), gate (n, heads, 1) in fp32."""
         h = self.attention_norm(x).astype(dtype)
         heads, kv = self._heads, self._kv_heads
-        qkv = self.qkv(h).astype(mx.float32).reshape(len(x), heads + 2 * kv, self._head_dim)
-        q, k, v = mx.split(qkv, [heads, heads + kv], axis=1)
-        q = rotate(self.q_norm(q), cos, sin)
-        k = rotate(self.k_norm(k), cos, sin)
         gate = mx.sigmoid(self.gate(h).astype(mx.float32))[..., None]
-        return q.astype(dtype), k.astype(dtype), v.astype(dtype), gate
+        qkv = linear(self.qkv, h, work).astype(mx.float32).reshape(len(x), heads + 2 * kv, self._head_dim)
+        q, k, v = mx.split(qkv, [heads, heads + kv], axis=1)
+        q = rotate(self.q_norm(q), cos, sin).astype(dtype)
+        k = rotate(self.k_norm(k), cos, sin).astype(dtype)
+        return [q, k, v.astype(dtype), gate]
 
-    def merge(self, heads: mx.array, gate: mx.array) -> mx.array:
-        dtype = heads.dtype
-        return self.proj((heads * gate).astype(dtype).reshape(len(heads), -1)).astype(mx.float32)
+    def merge(self, heads: mx.array, gate: mx.array, work: Work = UNLIMITED) -> mx.array:
+        h = (heads * gate).astype(heads.dtype).reshape(len(heads), -1)
+        return linear(self.proj, h, work).astype(mx.float32)
 
-    def mlp(self, x: mx.array, dtype: mx.Dtype) -> mx.array:
+    def mlp(self, x: mx.array, dtype: mx.Dtype, work: Work = UNLIMITED) -> mx.array:
         h = self.mlp_norm(x).astype(dtype)
-        h = gelu7(self.up(h)) if "up" in self else swiglu7(*mx.split(self.gate_up(h), 2, axis=-1))
-        return self.down(h.astype(dtype)).astype(mx.float32)
+        if "up" in self:
+            h = gelu7(linear(self.up, h, work))
+        else:
+            h = swiglu7(*mx.split(linear(self.gate_up, h, work), 2, axis=-1))
+        h = h.astype(dtype)
+        mx.eval(h)  # one dequantized matrix at a time
+        return linear(self.down, h, work).astype(mx.float32)
 
 
 class Layer(nn.Module):
@@ -166,20 +205,39 @@ class Layer(nn.Module):
         self.experts = [Expert(config, gelu=index in config.gelu_layers) for _ in range(count)]
         self._reach = config.local_frames if index in config.local_layers else None
 
-    def __call__(
-        self, x: mx.array, cos: mx.array, sin: mx.array, layout: Layout, dtype: mx.Dtype
-    ) -> mx.array:
-        spans = layout.spans if len(self.experts) > 1 else [slice(None)]
-        parts = [e.project(x[s], cos[s], sin[s], dtype) for e, s in zip(self.experts, spans, strict=True)]
-        q, k, v, gate = (_join(list(p)) for p in zip(*parts, strict=True))
-        reach = self._reach
-        heads = attend(q, k, v) if reach is None else attend_locally(q, k, v, layout, reach)
-        x = x + _join([e.merge(heads[s], gate[s]) for e, s in zip(self.experts, spans, strict=True)])
-        return x + _join([e.mlp(x[s], dtype) for e, s in zip(self.experts, spans, strict=True)])
+    def __call__(self, x: mx.array, now: Pass) -> None:
+        """Replaces x (n, hidden) in fp32, piece by piece."""
+        spans = now.layout.spans if len(self.experts) > 1 else [slice(0, len(x))]
+        queries, keys, values = self._project(x, spans, now)
+        for expert, span in zip(self.experts, spans, strict=True):
+            for rows in split(span, now.work.rows):
+                q, gate = queries.pop(0)
+                heads = attend_rows(q, keys, values, rows.start, now.layout, self._reach, now.work)
+                y = x[rows] + expert.merge(heads, gate, now.work)
+                mx.eval(y)
+                del q, gate, heads
+                x[rows] = y + expert.mlp(y, now.dtype, now.work)
+                mx.eval(x)
+            now.done(expert, Expert.REST)
+
+    def _project(
+        self, x: mx.array, spans: list[slice], now: Pass
+    ) -> tuple[list[tuple[mx.array, mx.array]], mx.array, mx.array]:
+        """Queries with their gates, piece by piece, and all keys and values."""
+        queries, keys, values = [], [], []
+        for expert, span in zip(self.experts, spans, strict=True):
+            for rows in split(span, now.work.rows):
+                q, k, v, gate = expert.project(x[rows], now.cos[rows], now.sin[rows], now.dtype, now.work)
+                mx.eval(q, k, v, gate)
+                queries.append((q, gate))
+                keys.append(k)
+                values.append(v)
+            now.done(expert, Expert.ATTENTION)
+        return queries, join(keys), join(values)
 
 
-def _join(parts: list[mx.array]) -> mx.array:
-    return parts[0] if len(parts) == 1 else mx.concatenate(parts)
+def keep(module: nn.Module, children: tuple[str, ...] = ()) -> None:
+    """What is done with weights after their use, where all of them stay in memory."""
 
 
 class Transformer(nn.Module):
@@ -187,6 +245,8 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.dtype: mx.Dtype = mx.bfloat16
+        self.work = UNLIMITED
+        self.done: Done = keep
         hidden = config.hidden_size
         self.video_embedder = nn.Linear(config.video_channels, hidden)
         self.audio_embedder = nn.Linear(config.audio_channels, hidden)
@@ -196,6 +256,13 @@ class Transformer(nn.Module):
         self.audio_norm = nn.RMSNorm(hidden, eps=1e-6)
         self.video_head = nn.Linear(hidden, config.video_channels, bias=False)
         self.audio_head = nn.Linear(hidden, config.audio_channels, bias=False)
+
+    def units(self) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
+        """What is used at a time and done with together, in that order: path, module, its children."""
+        for i, layer in enumerate(self.layers):
+            for children in (Expert.ATTENTION, Expert.REST):
+                for j, expert in enumerate(layer.experts):
+                    yield f"layers.{i}.experts.{j}", expert, children
 
     def __call__(
         self,
@@ -217,9 +284,10 @@ class Transformer(nn.Module):
                 self.text_embedder(text.astype(mx.float32)),
             ]
         )
+        mx.eval(x)
+        now = Pass(layout, *rope, self.dtype, self.work, self.done)
         for layer in self.layers:
-            x = layer(x, *rope, layout, self.dtype)
-            mx.eval(x)  # a longer graph would fill one Metal command buffer with dozens of matmuls
+            layer(x, now)
         video_span, audio_span, _ = layout.spans
         return (
             self.video_head(self.video_norm(x[video_span])),
