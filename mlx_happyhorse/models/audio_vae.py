@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
+
+KERNEL, DILATIONS = 7, (1, 3, 9)
+DECODED = 100  # latents at a time, 4 s
 
 
 @dataclass
@@ -24,6 +26,17 @@ class AudioVAEConfig(Config):
     @property
     def widths(self) -> list[int]:
         return [m * self.channels for m in (1, *self.c_mults)]
+
+    @property
+    def reach(self) -> int:
+        """How many latents to either side have an influence on a decoded sample."""
+        convolution = KERNEL // 2
+        reach, rate = float(convolution), 1
+        for stride in reversed(self.strides):
+            reach += 1 / rate  # the kernel of the upsampling is two strides long
+            rate *= stride
+            reach += convolution * sum(DILATIONS) / rate
+        return math.ceil(reach + convolution / rate)
 
 
 class Snake(nn.Module):
@@ -63,38 +76,42 @@ class UpsampleConv1d(nn.Module):
         return y.reshape(batch, (length + 1) * s, -1)[:, trim : (length + 1) * s - trim] + self.bias
 
 
-class ResidualUnit(nn.Module):
-    def __init__(self, channels: int, dilation: int):
-        super().__init__()
-        self.layers = [
-            Snake(channels),
-            nn.Conv1d(channels, channels, 7, padding=3 * dilation, dilation=dilation),
-            Snake(channels),
-            nn.Conv1d(channels, channels, 1),
-        ]
+class Chain(nn.Sequential):
+    """Layers one after the other, each convolution evaluated: what several need would add up."""
 
     def __call__(self, x: mx.array) -> mx.array:
-        return x + _chain(self.layers, x)
+        for layer in self.layers:
+            x = layer(x)
+            if not isinstance(layer, Snake):
+                mx.eval(x)
+        return x
 
 
-def _chain(layers: Iterable[nn.Module], x: mx.array) -> mx.array:
-    for layer in layers:
-        x = layer(x)
-    return x
+class ResidualUnit(Chain):
+    def __init__(self, channels: int, dilation: int):
+        super().__init__(
+            Snake(channels),
+            nn.Conv1d(channels, channels, KERNEL, padding=KERNEL // 2 * dilation, dilation=dilation),
+            Snake(channels),
+            nn.Conv1d(channels, channels, 1),
+        )
+
+    def __call__(self, x: mx.array) -> mx.array:
+        return x + super().__call__(x)
 
 
 def _residual_units(channels: int) -> list[nn.Module]:
-    return [ResidualUnit(channels, dilation) for dilation in (1, 3, 9)]
+    return [ResidualUnit(channels, dilation) for dilation in DILATIONS]
 
 
-def _down_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+def _down_block(in_channels: int, out_channels: int, stride: int) -> Chain:
     down = nn.Conv1d(in_channels, out_channels, 2 * stride, stride, padding=math.ceil(stride / 2))
-    return nn.Sequential(*_residual_units(in_channels), Snake(in_channels), down)
+    return Chain(*_residual_units(in_channels), Snake(in_channels), down)
 
 
-def _up_block(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+def _up_block(in_channels: int, out_channels: int, stride: int) -> Chain:
     up = UpsampleConv1d(in_channels, out_channels, stride)
-    return nn.Sequential(Snake(in_channels), up, *_residual_units(out_channels))
+    return Chain(Snake(in_channels), up, *_residual_units(out_channels))
 
 
 def _cross_fade(before: mx.array, after: mx.array, overlap: int) -> mx.array:
@@ -110,13 +127,13 @@ class AudioVAE(nn.Module):
         self.config = config
         widths, strides = config.widths, config.strides
         levels = range(len(strides))
-        self.encoder = nn.Sequential(
+        self.encoder = Chain(
             nn.Conv1d(config.audio_channels, widths[0], 7, padding=3),
             *(_down_block(widths[i], widths[i + 1], strides[i]) for i in levels),
             Snake(widths[-1]),
             nn.Conv1d(widths[-1], 2 * config.latent_dim, 3, padding=1),
         )
-        self.decoder = nn.Sequential(
+        self.decoder = Chain(
             nn.Conv1d(config.latent_dim, widths[-1], 7, padding=3),
             *(_up_block(widths[i + 1], widths[i], strides[i]) for i in reversed(levels)),
             Snake(widths[0]),
@@ -145,12 +162,18 @@ class AudioVAE(nn.Module):
         return mean + (nn.softplus(scale) + 1e-4) * noise
 
     def decode(self, latents: mx.array) -> mx.array:
-        """Latents (n, 64) → samples (n · 2048, 2) at 51.2 kHz; not clipped."""
-        return self._run(self.decoder, latents)
+        """Latents (n, 64) → samples (n · 2048, 2) at 51.2 kHz; not clipped.
 
-    def _run(self, network: nn.Sequential, x: mx.array) -> mx.array:
-        x = x[None].astype(mx.float32)
-        for layer in network.layers:
-            x = layer(x)
-            mx.eval(x)
-        return x[0]
+        In windows that see as many latents to both sides as have an influence, so that the result is that
+        of all at once, and memory does not grow with the length."""
+        hop, reach = math.prod(self.config.strides), self.config.reach
+        samples = []
+        for start in range(0, len(latents), DECODED):
+            first = max(start - reach, 0)
+            window = self._run(self.decoder, latents[first : start + DECODED + reach])
+            samples.append(window[(start - first) * hop :][: DECODED * hop])
+            mx.eval(samples[-1])
+        return mx.concatenate(samples)
+
+    def _run(self, network: Chain, x: mx.array) -> mx.array:
+        return network(x[None].astype(mx.float32))[0]

@@ -90,9 +90,13 @@ def gelu7(x: mx.array) -> mx.array:
 def rotate(x: mx.array, cos: mx.array, sin: mx.array) -> mx.array:
     """Rotates the first 2·bands dimensions of x (tokens, heads, dim), each with the one half a turn on."""
     n = cos.shape[-1]
-    cos, sin = cos[:, None], sin[:, None]
     a, b, rest = x[..., :n], x[..., n : 2 * n], x[..., 2 * n :]
-    return mx.concatenate([a * cos - b * sin, b * cos + a * sin, rest], axis=-1)
+    return mx.concatenate([*_turn(a, b, cos[:, None], sin[:, None]), rest], axis=-1)
+
+
+@partial(mx.compile, shapeless=True)
+def _turn(a: mx.array, b: mx.array, cos: mx.array, sin: mx.array) -> tuple[mx.array, mx.array]:
+    return a * cos - b * sin, b * cos + a * sin
 
 
 def attend(q: mx.array, k: mx.array, v: mx.array) -> mx.array:

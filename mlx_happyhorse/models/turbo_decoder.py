@@ -1,18 +1,31 @@
-"""MagiHuman's fast video decoder: Wan 2.2 latents → pixels, over sliding windows of latent frames."""
+"""MagiHuman's fast video decoder: Wan 2.2 latents → pixels, over sliding windows of latent frames.
+
+Within a window frames go through the layers one after the other: every layer takes an iterator of single
+frames, (1, 1, h, w, c), and returns one. A convolution gathers a few, as many as `RUN_ELEMENTS` allows,
+and keeps the last two for the next, so that neither memory nor the largest array grows with the window.
+Nothing holds on to a frame that it has passed on: hence `map` in place of loops, whose variables would.
+"""
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 
 import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
+from .convolution import conv3d
 from .normalization import denormalize
 from .video_vae import PATCH, interleave_frames, nearest_upsample, unpatchify
 
 OVERLAP = 4  # pixel frames decoded from one latent frame of context
+RUN_ELEMENTS = 1 << 24  # numbers in the frames that a layer computes at a time, unless one has more
+
+Frames = Iterator[mx.array]
+Layer = Callable[[mx.array], mx.array]
 
 
 @dataclass
@@ -33,6 +46,10 @@ class TurboDecoderConfig(Config):
             raise ValueError("a window holds at least one frame")
 
 
+def _unchanged(x: mx.array) -> mx.array:
+    return x
+
+
 class Conv3d(nn.Module):
     """Same-size convolution: zeros around the picture, the end frames repeated in time."""
 
@@ -41,14 +58,59 @@ class Conv3d(nn.Module):
         self.weight = mx.zeros((out_channels, *kernel, in_channels))
         self.bias = mx.zeros(out_channels)
 
-    def __call__(self, x: mx.array) -> mx.array:
-        depth, height, width = self.weight.shape[1:4]
-        if depth > 1:
-            ends = depth // 2
-            x = mx.concatenate(
-                [mx.repeat(x[:, :1], ends, axis=1), x, mx.repeat(x[:, -1:], ends, axis=1)], axis=1
-            )
-        return mx.conv3d(x, self.weight, padding=(0, height // 2, width // 2)) + self.bias
+    def __call__(self, frames: Frames, before: Layer = _unchanged) -> Frames:
+        return _one_by_one(self.runs(frames, before))
+
+    def runs(self, frames: Frames, before: Layer = _unchanged) -> Frames:
+        """As `__call__`, in runs; `before` is computed of the frames as often as they are needed."""
+        outputs, depth, *_, inputs = self.weight.shape
+        return _in_runs(lambda x: self.convolve(before(x)), frames, max(inputs, outputs), depth // 2)
+
+    def convolve(self, x: mx.array) -> mx.array:
+        """(1, t + depth - 1, h, w, c) → (1, t, h, w, o)."""
+        return conv3d(x, self.weight, padding=self.weight.shape[2] // 2) + self.bias
+
+
+def _in_runs(layer: Layer, frames: Frames, width: int, ends: int = 0) -> Frames:
+    """What a layer makes of runs of frames: (1, t + 2 · ends, h, w, c) → (1, t, …), evaluated.
+
+    t frames have at most `RUN_ELEMENTS` numbers, with `width` of them for each of the h · w pixels.
+    The clip's end frames are repeated `ends` times, and runs share 2 · `ends` frames with the next."""
+    shared = 2 * ends
+    held: list[mx.array] = []
+    for frame in frames:
+        held = held or [frame] * ends
+        held.append(frame)
+        if len(held) == _run_length(frame, width) + shared:
+            yield _evaluated(layer(_joined(held, shared)))
+    held += held[-1:] * ends
+    if len(held) > shared:
+        yield _evaluated(layer(_joined(held, shared)))
+
+
+def _run_length(frame: mx.array, width: int) -> int:
+    _, _, h, w, _ = frame.shape
+    return max(RUN_ELEMENTS // (h * w * width), 1)
+
+
+def _joined(held: list[mx.array], keep: int) -> mx.array:
+    """The frames held as one array. All but the last few are held no longer."""
+    run = mx.concatenate(held, axis=1)
+    del held[: len(held) - keep]
+    return run
+
+
+def _evaluated(x: mx.array) -> mx.array:
+    mx.eval(x)
+    return x
+
+
+def _one_by_one(runs: Frames) -> Frames:
+    for run in runs:
+        frames = [run[:, i : i + 1] for i in range(run.shape[1])]
+        del run
+        while frames:
+            yield frames.pop(0)
 
 
 def _norm(x: mx.array, eps: float = 1e-8) -> mx.array:
@@ -61,7 +123,7 @@ class ResidualBlock(nn.Module):
         in_channels: int,
         out_channels: int,
         eps: float,
-        activation: Callable[[mx.array], mx.array] = nn.silu,
+        activation: Layer = nn.silu,
     ):
         super().__init__()
         self.eps = eps
@@ -71,10 +133,28 @@ class ResidualBlock(nn.Module):
         if in_channels != out_channels:
             self.conv_shortcut = Conv3d(in_channels, out_channels, (1, 1, 1))
 
-    def __call__(self, x: mx.array) -> mx.array:
-        h = self.conv1(self.activation(_norm(x)))
-        h = self.conv2(nn.silu(_norm(h)))
-        return h + (self.conv_shortcut(_norm(x, self.eps)) if "conv_shortcut" in self else x)
+    def __call__(self, frames: Frames) -> Frames:
+        skipping: deque[mx.array] = deque()  # until the convolutions' frames come out, later
+
+        def enter(x: mx.array) -> mx.array:
+            skipping.append(x)
+            return x
+
+        def leave(h: mx.array) -> mx.array:
+            return h + self._shortcut(skipping.popleft())
+
+        # The first convolution keeps the very frames that are skipping, and not what it made of them.
+        h = self.conv1(map(enter, frames), before=lambda x: self.activation(_norm(x)))
+        return map(leave, self.conv2(map(_activated, h)))
+
+    def _shortcut(self, x: mx.array) -> mx.array:
+        if "conv_shortcut" not in self:
+            return x
+        return self.conv_shortcut.convolve(_norm(x, self.eps))
+
+
+def _activated(x: mx.array) -> mx.array:
+    return nn.silu(_norm(x))
 
 
 class Upsampler(nn.Module):
@@ -84,10 +164,14 @@ class Upsampler(nn.Module):
         if temporal:
             self.time_conv = Conv3d(channels, 2 * channels, (3, 1, 1))
 
-    def __call__(self, x: mx.array, first: bool) -> mx.array:
+    def __call__(self, frames: Frames, first: bool) -> Frames:
         if "time_conv" in self:
-            x = interleave_frames(self.time_conv(x))
-            x = x[:, 1:] if first else x
+            frames = _one_by_one(map(interleave_frames, self.time_conv.runs(frames)))
+            frames = islice(frames, 1, None) if first else frames
+        four_pixels = 4 * self.conv.weight.shape[0]
+        return _one_by_one(_in_runs(self._enlarge, frames, four_pixels))
+
+    def _enlarge(self, x: mx.array) -> mx.array:
         return self.conv(nearest_upsample(x)[0])[None]
 
 
@@ -105,15 +189,14 @@ class UpBlock(nn.Module):
             ResidualBlock(width, width, config.norm_eps, activation) for _ in range(config.layers[level])
         ]
 
-    def __call__(self, x: mx.array, first: bool) -> mx.array:
+    def __call__(self, frames: Frames, first: bool) -> Frames:
         if "conv_in" in self:
-            x = self.conv_in(x)
+            frames = self.conv_in(frames)
         if "upsampler" in self:
-            x = self.upsampler(x, first)
+            frames = self.upsampler(frames, first)
         for block in self.resnets:
-            x = block(x)
-            mx.eval(x)
-        return x
+            frames = block(frames)
+        return frames
 
 
 class TurboDecoder(nn.Module):
@@ -130,9 +213,9 @@ class TurboDecoder(nn.Module):
         self.conv_out = Conv3d(widths[0], 3 * PATCH**2)
 
     def __call__(self, latents: mx.array) -> Iterator[mx.array]:
-        """Normalised latents (n, h, w, 48) → pixels about [-1, 1], (frames, 16h, 16w, 3) a window.
+        """Normalised latents (n, h, w, 48) → pixels about [-1, 1] in runs of (some, 16h, 16w, 3).
 
-        All windows together hold 4n - 3 frames."""
+        All runs together hold 4n - 3 frames."""
         x = denormalize(latents.astype(mx.float32))
         first, step = self.config.first_window, self.config.window
         left = 4 * len(x) - 3
@@ -140,26 +223,39 @@ class TurboDecoder(nn.Module):
         if padding:
             x = mx.concatenate([x, mx.repeat(x[-1:], padding, axis=0)])
         for start, stop in _windows(len(x), first, step):
-            frames = self._decode_window(x, start, stop)[:left]
-            left -= len(frames)
-            if len(frames):
-                yield frames
+            frames = min(4 * (stop - start) - (0 if start else 3), left)
+            yield from self._decode_window(x, start, stop, frames)
+            left -= frames
 
-    def _decode_window(self, x: mx.array, start: int, stop: int) -> mx.array:
-        """Frames of latents [start, stop), decoded with one latent frame of context on each side."""
+    def _decode_window(self, x: mx.array, start: int, stop: int, frames: int) -> Iterator[mx.array]:
+        """The first few frames of latents [start, stop), which see one latent frame more on each side."""
         before, after = start > 0, stop < len(x)
-        frames = self._decode(x[start - before : stop + after], first=not before)
-        frames = frames[OVERLAP * before : len(frames) - OVERLAP * after]
-        mx.eval(frames)
-        return frames
+        runs = self._decode(x[start - before : stop + after], first=not before)
+        return _between(runs, OVERLAP * before, OVERLAP * before + frames)
 
-    def _decode(self, x: mx.array, first: bool) -> mx.array:
-        x = self.conv_in(x[None])
+    def _decode(self, x: mx.array, first: bool) -> Iterator[mx.array]:
+        frames = self.conv_in(iter(mx.split(x[None], len(x), axis=1)))
         for block in self.mid_block:
-            x = block(x)
+            frames = block(frames)
         for up in self.up_blocks:
-            x = up(x, first)
-        return unpatchify(self.conv_out(nn.silu(_norm(x)))[0])
+            frames = up(frames, first)
+        return map(_pixels, self.conv_out.runs(map(_activated, frames)))
+
+
+def _pixels(x: mx.array) -> mx.array:
+    return _evaluated(unpatchify(x[0]))
+
+
+def _between(runs: Iterator[mx.array], start: int, stop: int) -> Iterator[mx.array]:
+    """Frames [start, stop) of all that come in runs of (some, h, w, 3). No run is asked for after them."""
+    at = 0
+    for run in runs:
+        wanted = run[max(start - at, 0) : stop - at]
+        at += len(run)
+        if len(wanted):
+            yield wanted
+        if at >= stop:
+            return
 
 
 def _windows(frames: int, first: int, step: int) -> Iterator[tuple[int, int]]:

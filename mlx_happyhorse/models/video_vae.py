@@ -14,6 +14,7 @@ import mlx.core as mx
 import mlx.nn as nn
 
 from .config import Config
+from .convolution import conv3d
 from .normalization import denormalize, normalize
 
 PATCH = 2
@@ -39,12 +40,10 @@ class CausalConv3d(nn.Module):
         self.stride = stride
 
     def __call__(self, x: mx.array, stream: Stream) -> mx.array:
-        depth, height, width = self.weight.shape[1:4]
+        depth, height = self.weight.shape[1:3]
         if depth > 1:
             x = self._with_past(x, depth - self.stride, stream)
-        # Depth is padded by hand: conv3d's fast path on Metal wants no padding there.
-        y = mx.conv3d(x, self.weight, (self.stride, 1, 1), (0, height // 2, width // 2))
-        return y + self.bias
+        return conv3d(x, self.weight, self.stride, height // 2) + self.bias
 
     def _with_past(self, x: mx.array, frames: int, stream: Stream) -> mx.array:
         past = stream.get(id(self))

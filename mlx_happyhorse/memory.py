@@ -1,0 +1,69 @@
+"""How MLX uses memory while a run lasts, and what its errors mean in words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import mlx.core as mx
+
+from .errors import HappyHorseError
+
+CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
+WINOGRAD = "MLX_CONV_WINOGRAD_WORKING_SET"  # bytes, read by MLX at every convolution
+WINOGRAD_BYTES = 1 << 30
+
+# What MLX says → what that means and what helps. Command buffers' errors are named by macOS.
+EXPLANATIONS = {
+    r"OutOfMemory|Insufficient Memory|out of memory|Unable to allocate|Resource limit": (
+        "the memory ran out. Use --low-ram, fewer bits, a shorter or a smaller clip, or close other programs."
+    ),
+    r"ImpactingInteractivity|Impacting Interactivity|Timeout|GPU Hang": (
+        "macOS ended it, as it kept the GPU for too long. Close what else uses the GPU, or choose a smaller "
+        "or shorter clip."
+    ),
+    r"maximum allowed buffer size|maximum Metal buffer size": (
+        "an array is larger than this machine's GPU takes. Choose a smaller or shorter clip."
+    ),
+    r"Command buffer execution failed": "the GPU failed. Try again; if it stays so, restart the Mac.",
+    r"Unable to read from file": "a file of the model cannot be read. Look at it with: happyhorse check MODEL",
+}
+
+
+class OutOfResources(HappyHorseError):
+    """The machine gave up on a run; the message says what helps."""
+
+
+@contextmanager
+def limits(wired: int = 0) -> Iterator[None]:
+    """Sets MLX's limits, and puts them back: freed memory that it keeps, memory for fast convolutions and,
+    so that macOS does not swap weights which stay, as many bytes as `wired`."""
+    before = mx.set_cache_limit(CACHE_BYTES), mx.set_wired_limit(_wirable(wired)), os.environ.get(WINOGRAD)
+    os.environ.setdefault(WINOGRAD, str(WINOGRAD_BYTES))
+    try:
+        yield
+    finally:
+        mx.set_cache_limit(before[0])
+        mx.set_wired_limit(before[1])
+        if before[2] is None:
+            del os.environ[WINOGRAD]
+        mx.clear_cache()
+
+
+def _wirable(weights: int) -> int:
+    recommended = int(mx.device_info().get("max_recommended_working_set_size", 0))
+    return min(int(1.1 * weights), int(0.9 * recommended))
+
+
+@contextmanager
+def explained(stage: str) -> Iterator[None]:
+    """Turns what MLX raises when the machine gives up into words. Raises OutOfResources."""
+    try:
+        yield
+    except RuntimeError as error:
+        for pattern, words in EXPLANATIONS.items():
+            if re.search(pattern, str(error)):
+                raise OutOfResources(f"{stage}: {words}") from error
+        raise
