@@ -80,7 +80,7 @@ def upsampled(layer: turbo_decoder.Upsampler, x: mx.array, first: bool) -> mx.ar
     if "time_conv" in layer:
         even, odd = mx.split(conv(layer.time_conv, x), 2, axis=-1)
         x = mx.stack([even, odd], axis=2).reshape(1, -1, *x.shape[2:])[:, int(first) :]
-    x = x[0].repeat(2, axis=1).repeat(2, axis=2)
+    x = mx.repeat(mx.repeat(x[0], 2, axis=1), 2, axis=2)
     return mx.conv2d(x, layer.conv.weight, padding=1)[None] + layer.conv.bias
 
 
