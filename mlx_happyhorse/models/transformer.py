@@ -181,11 +181,13 @@ class Expert(nn.Module):
         h = self.attention_norm(x).astype(dtype)
         heads, kv = self._heads, self._kv_heads
         gate = mx.sigmoid(self.gate(h).astype(mx.float32))[..., None]
-        qkv = linear(self.qkv, h, work).astype(mx.float32).reshape(len(x), heads + 2 * kv, self._head_dim)
+        qkv = linear(self.qkv, h, work).reshape(len(x), heads + 2 * kv, self._head_dim)
+        mx.eval(gate, qkv)
         q, k, v = mx.split(qkv, [heads, heads + kv], axis=1)
-        q = rotate(self.q_norm(q), cos, sin).astype(dtype)
-        k = rotate(self.k_norm(k), cos, sin).astype(dtype)
-        return [q, k, v.astype(dtype), gate]
+        q = rotate(self.q_norm(q.astype(mx.float32)), cos, sin).astype(dtype)
+        mx.eval(q)
+        k = rotate(self.k_norm(k.astype(mx.float32)), cos, sin).astype(dtype)
+        return [q, k, mx.contiguous(v), gate]
 
     def merge(self, heads: mx.array, gate: mx.array, work: Work = UNLIMITED) -> mx.array:
         h = (heads * gate).astype(heads.dtype).reshape(len(heads), -1)
