@@ -109,7 +109,9 @@ def _data(name: str, kind: str, noise: np.ndarray) -> memoryview:
     values = noise
     if name.endswith(("scales", "biases")):
         values = np.full_like(noise, 0.005 if name.endswith("scales") else -0.0375)
-    return memoryview((values.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else values).cast("B")
+    return memoryview((values.view(np.uint32) >> 16).astype(np.uint16) if kind == "BF16" else values).cast(
+        "B"
+    )
 
 
 def run(folder: Path, way: str, passes: int = PASSES) -> dict[str, Any]:
@@ -152,7 +154,9 @@ def main(folder: Path) -> None:
             if len(ways) == 2:
                 same = found["resident"]["digest"] == found["streamed"]["digest"]
                 times = [math.fsum(found[way]["seconds"]) for way in ("streamed", "resident")]
-                print(f"  outputs {'byte-identical' if same else 'DIFFER'}, {times[0] / times[1]:.2f} × the time")
+                print(
+                    f"  outputs {'byte-identical' if same else 'DIFFER'}, {times[0] / times[1]:.2f} × the time"
+                )
 
 
 if __name__ == "__main__":

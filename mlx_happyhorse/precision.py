@@ -21,7 +21,9 @@ def cast(
 ) -> dict[str, mx.array]:
     """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`."""
     return {
-        name: tensor.astype(dtype, stream=stream) if is_cast(kind, name) and tensor.dtype != mx.uint32 else tensor
+        name: tensor.astype(dtype, stream=stream)
+        if is_cast(kind, name) and tensor.dtype != mx.uint32
+        else tensor
         for name, tensor in tensors.items()
     }
 

@@ -21,7 +21,7 @@ from .models.text_encoder import TextEncoder, TextEncoderConfig
 from .models.transformer import Transformer, TransformerConfig
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
-from .precision import DTYPES, cast
+from .precision import DTYPES, cast, is_cast
 from .safetensors import header_of
 from .streaming import Streamed, Unit
 from .sums import SUMS
@@ -115,6 +115,17 @@ def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
 def parameters(model: nn.Module) -> dict[str, mx.array]:
     """A network's tensors by their dotted names."""
     return typed(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
+
+
+def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
+    """Bytes that a network's tensors take in memory, by name, read from its config alone."""
+    computed = dtype or DTYPES[str(config.get("dtype", "float32"))]
+    return {
+        name: tensor.size * (computed.size if is_cast(config["type"], name) else tensor.itemsize)
+        if tensor.dtype != mx.uint32
+        else tensor.nbytes
+        for name, tensor in parameters(build(config)).items()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -1,0 +1,320 @@
+"""What a run will take: memory and time, stage by stage, before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import mlx.core as mx
+
+from . import costs, streaming, timings, weights
+from .costs import Arithmetic, Tokens
+from .errors import RequestError
+from .machine import GB, Machine
+from .memory import CACHE_BYTES
+from .models.audio_vae import AudioVAEConfig
+from .models.matmul import Work
+from .models.text_encoder import TextEncoderConfig
+from .models.transformer import TransformerConfig
+from .models.turbo_decoder import TurboDecoderConfig
+from .models.video_vae import VideoVAEConfig
+from .precision import DTYPES
+from .prompts import MAX_TOKENS
+from .request import Request
+from .sequence import PATCH
+from .timings import Timing
+
+PROCESS = 300 * 2**20  # Python, the libraries, frames on their way into the file
+STREAMED_ROWS = 2048  # tokens that pass an MLP together where memory is short
+CONVOLVING = 0.5  # of the speed of matrix products, to plan with
+ENCODED = 50e6  # pixels of H.264 a second, to plan with
+FP32 = 4
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a stage takes: bytes at its peak, as MLX counts them; seconds; `work` in floating point
+    operations (of "save": pixels), and the `kind` that its speed hangs on, under which it is recorded."""
+
+    name: str
+    bytes: int
+    seconds: float
+    work: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The stages of a run on a machine, and whether its transformers are read anew for every step."""
+
+    machine: Machine
+    request: Request
+    stages: tuple[Stage, ...]
+    low_ram: bool
+    recorded: bool  # all times come from earlier runs on this machine
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds for stage in self.stages)
+
+    @property
+    def needed(self) -> int:
+        """Bytes of memory in all: the highest peak, what MLX keeps of freed memory, and the process."""
+        kept = CACHE_BYTES if self.machine.backend == "metal" else 0
+        return max(stage.bytes for stage in self.stages) + kept + PROCESS
+
+    @property
+    def fits(self) -> bool:
+        return self.needed <= self.machine.usable
+
+    @property
+    def highest(self) -> Stage:
+        return max(self.stages, key=lambda stage: stage.bytes)
+
+    def __str__(self) -> str:
+        """In one line."""
+        width, height = self.request.final_size
+        how = ", weights streamed" if self.low_ram else ""
+        return (
+            f"≈ {duration(self.seconds)} · peak {self.needed / GB:.1f} of {self.machine.memory / GB:.0f} GB · "
+            f"{width}×{height}, {self.request.frames} frames{how}"
+        )
+
+    def table(self) -> str:
+        """Stage by stage."""
+        rows = [f"{'stage':<10}{'memory':>10}{'time':>12}"]
+        for stage in self.stages:
+            rows.append(f"{stage.name:<10}{stage.bytes / GB:>7.2f} GB{duration(stage.seconds):>12}")
+        source = (
+            "times of earlier runs here" if self.recorded else "times from a table, not yet of this machine"
+        )
+        rows.append(f"{self.machine.name}, {self.machine.usable / GB:.1f} GB may be used; {source}")
+        return "\n".join([*rows, str(self)])
+
+
+def duration(seconds: float) -> str:
+    """As a person says it: 8 s, 6 min, 1 h 20 min."""
+    if seconds < 99.5:
+        return f"{max(seconds, 1):.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"
+
+
+class Network(NamedTuple):
+    """A component's config, and the bytes of its tensors by name."""
+
+    config: dict[str, Any]
+    sizes: dict[str, int]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.sizes.values())
+
+    def part(self, prefix: str) -> int:
+        return sum(size for name, size in self.sizes.items() if name.startswith(prefix))
+
+    @property
+    def streamed(self) -> int:
+        """Bytes that stay where units are streamed, and those that these take."""
+        layers = {name: size for name, size in self.sizes.items() if module_of(name)}
+        units = [(module_of(name), size) for name, size in layers.items()]
+        return self.bytes - sum(layers.values()) + streaming.budget(units)
+
+    @property
+    def bits(self) -> str:
+        quantization = self.config.get("quantization")
+        return f"{quantization['bits']} bits" if quantization else str(self.config.get("dtype", "float32"))
+
+
+def module_of(name: str) -> str:
+    """Of a tensor's name, the module that is streamed as one; empty if it is of none."""
+    words = name.split(".")
+    if words[0] == "layers":
+        return ".".join(words[: 4 if words[2] == "experts" else 2])
+    return words[0] if words[0] == "embed_tokens" else ""
+
+
+class Planner:
+    """Plans runs of one model on one machine."""
+
+    def __init__(self, folder: Path, dtype: mx.Dtype | None, machine: Machine):
+        self.folder, self.dtype, self.machine = folder, dtype, machine
+        self.networks: dict[str, Network] = {}
+
+    @cached_property
+    def timings(self) -> list[Timing]:
+        return timings.read(self.machine.name)
+
+    def plan(
+        self, request: Request, *, picture: bool, recording: bool, texts: Sequence[str], low_ram: bool | None
+    ) -> Plan:
+        """`texts` are the prompts that must be encoded; `low_ram` None takes what fits, if anything does."""
+        if low_ram is None:
+            whole = self.plan(request, picture=picture, recording=recording, texts=texts, low_ram=False)
+            if whole.fits:
+                return whole
+            low_ram = True
+        self.recorded = True
+        stages = tuple(self._stages(request, picture, recording, texts, low_ram))
+        return Plan(self.machine, request, stages, low_ram, self.recorded)
+
+    def _stages(
+        self, request: Request, picture: bool, recording: bool, texts: Sequence[str], low_ram: bool
+    ) -> Iterator[Stage]:
+        prompts = {request.prompt, *request.avoided.values()}
+        features = FP32 * sum(map(_most_tokens, prompts)) * self._transformer.text_channels
+        if texts:
+            yield self._text(texts, features)
+        if recording:
+            yield self._voice(request, features)
+        size = request.width, request.height
+        if picture:
+            yield self._image(size, features)
+        yield self._steps("denoise", "transformer", request, size, request.steps, low_ram, features)
+        if request.upscale is not None:
+            if picture:
+                yield self._image(request.final_size, features)
+            name, steps = f"upscaler_{request.upscale}", request.upscale_steps
+            yield self._steps("upscale", name, request, request.final_size, steps, low_ram, features)
+        latents = self._latents(request, request.final_size)
+        if not recording:
+            yield self._sound(request, latents)
+        yield self._picture(request, latents)
+        width, height = request.final_size
+        pixels = request.frames * width * height
+        yield self._stage("save", latents, pixels, pixels / ENCODED, "h264")
+
+    def _text(self, texts: Sequence[str], features: int) -> Stage:
+        network = self._network("text_encoder")
+        config = TextEncoderConfig.from_dict(network.config)
+        tokens = [_most_tokens(text) for text in texts]
+        peak = max(costs.text_peak(config, n, self._arithmetic(network)) for n in tokens)
+        states = sum(tokens) * config.hidden_size * FP32
+        work = sum(costs.text_flops(config, n) for n in tokens)
+        seconds = max(self._computing(work), self._reading(network))
+        return self._stage("text", network.streamed + peak + states + features, work, seconds, network.bits)
+
+    def _voice(self, request: Request, features: int) -> Stage:
+        network = self._network("audio_vae")
+        config = AudioVAEConfig.from_dict(network.config)
+        how = self._arithmetic(network)
+        peak = costs.audio_peak(config, request.sounds, how, encoding=True)
+        work = costs.audio_flops(config, request.sounds)
+        seconds = self._computing(work / CONVOLVING)
+        return self._stage("voice", network.part("encoder.") + peak + features, work, seconds, "float32")
+
+    def _sound(self, request: Request, latents: int) -> Stage:
+        network = self._network("audio_vae")
+        config = AudioVAEConfig.from_dict(network.config)
+        peak = costs.audio_peak(config, request.sounds, self._arithmetic(network))
+        samples = FP32 * request.sounds * math.prod(config.strides) * config.audio_channels
+        work = costs.audio_flops(config, request.sounds)
+        seconds = self._computing(work / CONVOLVING)
+        taken = network.part("decoder.") + peak + 2 * samples + latents
+        return self._stage("sound", taken, work, seconds, "float32")
+
+    def _image(self, size: tuple[int, int], features: int) -> Stage:
+        network = self._network("video_encoder")
+        config = VideoVAEConfig.from_dict(network.config)
+        place = size[1] // 16, size[0] // 16
+        peak = costs.wan_peak(config, *place, self._arithmetic(network), frames=1)
+        work = costs.wan_flops(config, 1, *place) / 4
+        seconds = self._computing(work / CONVOLVING) + self._reading(network)
+        return self._stage("image", network.bytes + peak + features, work, seconds, "float32")
+
+    def _picture(self, request: Request, latents: int) -> Stage:
+        network = self._network("video_decoder")
+        width, height = request.final_size
+        place, how = (height // 16, width // 16), self._arithmetic(network)
+        count = request.latent_shapes[0][0]
+        if network.config["type"] == "turbo_decoder":
+            turbo = TurboDecoderConfig.from_dict(network.config)
+            peak = costs.turbo_peak(turbo, *place, how)
+            work = costs.turbo_flops(turbo, count, *place)
+        else:
+            wan = VideoVAEConfig.from_dict(network.config)
+            peak = costs.wan_peak(wan, *place, how)
+            work = costs.wan_flops(wan, count, *place)
+        seconds = self._computing(work / CONVOLVING) + self._reading(network)
+        return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, "float32")
+
+    def _steps(
+        self,
+        stage: str,
+        component: str,
+        request: Request,
+        size: tuple[int, int],
+        steps: int,
+        low_ram: bool,
+        features: int,
+    ) -> Stage:
+        network = self._network(component)
+        config = TransformerConfig.from_dict(network.config)
+        how, work_at_once = self._arithmetic(network), self.work(low_ram)
+        frames = request.latent_shapes[0][0]
+        video = frames * (size[1] // 16 // PATCH) * (size[0] // 16 // PATCH)
+        texts = [request.prompt, *([request.avoided[stage]] if stage in request.avoided else [])]
+        passes = [Tokens(video, request.sounds, _most_tokens(text), frames) for text in texts]
+        peak = max(costs.transformer_peak(config, tokens, work_at_once, how) for tokens in passes)
+        angles = sum(2 * FP32 * tokens.all * 3 * config.rope_bands for tokens in passes)
+        held = 7 * self._latents(request, size)  # the solver's states and estimates
+        work = steps * sum(costs.transformer_flops(config, tokens) for tokens in passes)
+        reading = self._reading(network) * (steps * len(passes) if low_ram else 1)
+        computing = self._computing(work)
+        seconds = max(computing, reading) if low_ram else computing + reading
+        taken = (network.streamed if low_ram else network.bytes) + peak + angles + held + features
+        kind = f"{network.bits}{' streamed' if low_ram else ''}"
+        return self._stage(stage, taken, work, seconds, kind)
+
+    def _stage(self, name: str, taken: float, work: float, seconds: float, kind: str) -> Stage:
+        kind = f"{name} {kind}"
+        known = timings.expected(self.timings, kind, work)
+        self.recorded &= known is not None
+        return Stage(name, int(taken), seconds if known is None else known, work, kind)
+
+    def work(self, low_ram: bool) -> Work:
+        """How much the chip is given to do at once."""
+        work = self.machine.work
+        return replace(work, rows=min(work.rows, STREAMED_ROWS)) if low_ram else work
+
+    @cached_property
+    def _transformer(self) -> TransformerConfig:
+        return TransformerConfig.from_dict(self._network("transformer").config)
+
+    def _latents(self, request: Request, size: tuple[int, int]) -> int:
+        config = self._transformer
+        cells = request.latent_shapes[0][0] * (size[0] // 16) * (size[1] // 16)
+        return FP32 * (cells * config.video_channels // PATCH**2 + request.sounds * config.audio_channels)
+
+    def _network(self, component: str) -> Network:
+        if component not in self.networks:
+            config = weights.read_json(self.folder / component / "config.json")
+            computes = component == "transformer" or component.startswith("upscaler")
+            self.networks[component] = Network(
+                config, weights.sizes(config, self.dtype if computes else None)
+            )
+        return self.networks[component]
+
+    def _arithmetic(self, network: Network) -> Arithmetic:
+        computes = network.config["type"] == "transformer"
+        dtype = (self.dtype if computes else None) or DTYPES[network.config.get("dtype", "float32")]
+        return Arithmetic(dtype.size, bool(network.config.get("quantization")), self.machine.backend == "cpu")
+
+    def _computing(self, flops: float) -> float:
+        return flops / (self.machine.chip.tflops * 1e12)
+
+    def _reading(self, network: Network) -> float:
+        return network.bytes / (self.machine.chip.disk * GB)
+
+
+def _most_tokens(text: str) -> int:
+    """About how many tokens a prompt has, rather too many."""
+    return min(len(text.encode()) // 3 + 2, MAX_TOKENS)
+
+
+class DoesNotFit(RequestError):
+    """A run that would need more memory than there is."""

@@ -1,0 +1,58 @@
+"""How long the stages of earlier runs took on this machine: better than any table."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from .files import written_beside
+from .hub import home
+
+KEPT = 16  # of each kind of stage, the latest
+
+
+class Timing(NamedTuple):
+    """A stage that took so long for so many operations; `kind` says what else its speed hangs on."""
+
+    kind: str
+    work: float
+    seconds: float
+
+
+def file() -> Path:
+    return home() / "timings.json"
+
+
+def read(machine: str) -> list[Timing]:
+    """What was recorded on this machine, the latest last; nothing if that cannot be read."""
+    try:
+        rows = json.loads(file().read_text())[machine]
+        timings = [Timing(str(kind), float(work), float(seconds)) for kind, work, seconds in rows]
+        return [t for t in timings if t.work > 0 and 0 < t.seconds < math.inf]
+    except (OSError, ValueError, KeyError, TypeError):
+        return []
+
+
+def record(machine: str, timings: Iterable[Timing]) -> None:
+    """Adds to what is known of this machine. A disk that cannot be written is no reason to fail."""
+    rows = [*read(machine), *timings]
+    kept = [t for i, t in enumerate(rows) if sum(later.kind == t.kind for later in rows[i:]) <= KEPT]
+    try:
+        known = json.loads(file().read_text()) if file().exists() else {}
+        home().mkdir(parents=True, exist_ok=True)
+        with written_beside(file()) as beside:
+            beside.write_text(json.dumps((known if isinstance(known, dict) else {}) | {machine: kept}))
+    except (OSError, ValueError):
+        return
+
+
+def expected(timings: Iterable[Timing], kind: str, work: float) -> float | None:
+    """Seconds for so much work, after the recorded run that is most like it, the later of two."""
+    alike = [t for t in timings if t.kind == kind]
+    if not alike or work <= 0:
+        return None
+    nearest = min(reversed(alike), key=lambda t: abs(math.log(t.work / work)))
+    return nearest.seconds * work / nearest.work
