@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -13,43 +13,69 @@ import mlx.core as mx
 import numpy as np
 from PIL import Image
 
-from . import hub, media, metadata, sampling, upscaling, weights
+from . import hub, media, metadata, sampling, text_cache, upscaling, weights
 from .errors import RequestError
 from .latents import Latents
-from .media import Clip
+from .machine import this_machine
+from .media import FPS, Clip
+from .memory import explained, limits
 from .models.transformer import Transformer, TransformerConfig
+from .observing import observed
 from .picture import Picture, digest, open_picture
+from .plan import STREAMED_ROWS, DoesNotFit, Inputs, Plan, Planner, refusal
 from .precision import DTYPES
 from .prompts import MAX_TOKENS, NEGATIVE_PROMPT, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
 from .run import BEFORE_UPSCALING, Run, State, decode
 from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
+from .sanity import check_pixels
 from .sequence import PATCH
 
-CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
+LARGE_NETWORKS = ("transformer", "upscaler_540p", "upscaler_1080p")
 
 
 class HappyHorse:
     """A model folder, ready to make clips. Networks are loaded when a stage needs them."""
 
-    def __init__(self, folder: Path, name: str, dtype: mx.Dtype | None = None):
-        self.folder, self.name, self.dtype = folder, name, dtype
+    def __init__(
+        self,
+        folder: Path,
+        name: str,
+        dtype: mx.Dtype | None = None,
+        low_ram: bool | None = None,
+        dense_rows: float | None = None,
+    ):
+        self.folder, self.name, self.dtype, self.low_ram = folder, name, dtype, low_ram
+        self.machine = this_machine()
+        if dense_rows is not None:
+            chip = replace(self.machine.chip, dense_rows=dense_rows)
+            self.machine = replace(self.machine, chip=chip)
         self.config = hub.describe(folder)
         self.variant: str = self.config["variant"]
         self.distilled = self.variant == "distill"
 
     @classmethod
-    def load(cls, model: str | Path = "tiny", dtype: mx.Dtype | None = None) -> HappyHorse:
+    def load(
+        cls,
+        model: str | Path = "tiny",
+        dtype: mx.Dtype | None = None,
+        low_ram: bool | None = None,
+        dense_rows: float | None = None,
+    ) -> HappyHorse:
         """Opens a model by name, Hub repo or folder. Raises RequestError if there is no such model.
 
-        `dtype` replaces what the transformer's large matrices are computed in, say fp16 for bf16."""
+        `dtype` replaces what the transformer's large matrices are computed in, say fp16 for bf16. With
+        `low_ram` they are read anew from the disk for every step; None does so where they do not fit. From
+        `dense_rows` tokens on quantized matrices are expanded before they are multiplied: None is as the
+        chip likes it."""
         if not isinstance(model, str | Path):
             raise RequestError(f"a model is a name, a Hub repo or a folder, not {model!r}.")
         if dtype not in (None, *DTYPES.values()):
             raise RequestError(f"dtype is one of {', '.join(map(str, DTYPES.values()))}, not {dtype!r}.")
-        mx.set_cache_limit(CACHE_BYTES)
-        return cls(hub.find(model), str(model), dtype)
+        if dense_rows is not None and not dense_rows >= 1:
+            raise RequestError(f"dense_rows is a number of tokens from 1, not {dense_rows!r}.")
+        return cls(hub.find(model), str(model), dtype, low_ram, dense_rows)
 
     def generate(
         self,
@@ -58,11 +84,38 @@ class HappyHorse:
         image: Picture | None = None,
         audio: Sound | None = None,
         draw: Draw | None = None,
+        force: bool = False,
         on_progress: Callable[[State], None] | None = None,
         **settings: Unpack[Settings],
     ) -> Clip:
         """Makes a clip, as `stream` does; `on_progress` is shown every state on the way."""
-        return _last_clip(self.stream(prompt, image=image, audio=audio, draw=draw, **settings), on_progress)
+        states = self.stream(prompt, image=image, audio=audio, draw=draw, force=force, **settings)
+        return _last_clip(states, on_progress)
+
+    def plan(
+        self,
+        prompt: str | Prompt,
+        *,
+        image: Picture | None = None,
+        audio: Sound | None = None,
+        **settings: Unpack[Settings],
+    ) -> Plan:
+        """What `stream` would take on this machine, with the same arguments: memory and seconds, stage by
+        stage. Nothing is loaded. Raises RequestError for what cannot be done."""
+        picture = None if image is None else open_picture(image)
+        recording = None if audio is None else open_recording(audio)
+        request = self.request(prompt, **follow_inputs(settings, self.config["sampling"], picture, recording))
+        return self._plan(request, picture is not None, recording is not None)
+
+    def _plan(self, request: Request, picture: bool, recording: bool, begin: str = "text") -> Plan:
+        texts = [request.prompt, *request.avoided.values()]
+        new = [] if begin == "sound" else sorted(set(texts) - text_cache.known(texts, self._encoder))
+        planner = Planner(self.folder, self.dtype, self.machine)
+        return planner.plan(request, Inputs(picture, recording, tuple(new), begin), self.low_ram)
+
+    @property
+    def _encoder(self) -> str:
+        return weights.fingerprint(self.folder / "text_encoder")
 
     def stream(
         self,
@@ -71,6 +124,8 @@ class HappyHorse:
         image: Picture | None = None,
         audio: Sound | None = None,
         draw: Draw | None = None,
+        force: bool = False,
+        keep_frames: bool = True,
         **settings: Unpack[Settings],
     ) -> Iterator[State]:
         """Makes a clip step by step; see `Settings` for what can be set.
@@ -80,25 +135,40 @@ class HappyHorse:
         carries: a path, or samples (n,) or (n, 2) with their rate; unless seconds are given, the clip is as
         long. `draw` stands in for the seed's random numbers: a function from a shape to standard normal
         noise, called for the recording's latents or the audio's start, for the video's start, by the steps
-        in their order, and for the upscaler's start. Raises RequestError at once for what cannot be done,
-        and ModelError if the model's files are damaged.
+        in their order, and for the upscaler's start. Without `keep_frames` the last state holds no clip, and
+        memory does not grow with its length: sound and frames are in the states that they come with.
+
+        Raises RequestError at once for what cannot be done, DoesNotFit if it takes more memory than there
+        is, unless with `force`, ModelError if the model's files are damaged. On the way it raises
+        OutOfResources if the machine gives up, and BrokenRun if what was made makes no sense.
         """
         picture = None if image is None else open_picture(image)
         recording = None if audio is None else open_recording(audio)
         defaults = self.config["sampling"]
         request = self.request(prompt, **follow_inputs(settings, defaults, picture, recording))
-        self._check_components(_needed(request, picture))
+        needed = _needed(request, picture)
+        plan = self._plan(request, picture is not None, recording is not None)
+        if not force:
+            self._check_fit(plan)
+        self._check_components(needed)
         if notice := self.config.get("notice"):
             warnings.warn(f"{self.name}: {notice}", stacklevel=2)
-        about = self._describe(request, _needed(request, picture)) | {
+        about = self._describe(request, needed) | {
             "image": None if picture is None else metadata.source(image, digest(picture)),
             "audio": None if recording is None else metadata.source(audio, recording.digest),
             "seed": request.seed if draw is None else None,
         }
-        return Run(self, request, about, draw).generate(picture, recording)
+        run = Run(self, request, about, draw, plan.low_ram, keep_frames)
+        return observed(run.generate(picture, recording), plan)
 
     def finish(
-        self, latents: Latents, *, draw: Draw | None = None, **settings: Unpack[Upscaling]
+        self,
+        latents: Latents,
+        *,
+        draw: Draw | None = None,
+        force: bool = False,
+        keep_frames: bool = True,
+        **settings: Unpack[Upscaling],
     ) -> Iterator[State]:
         """Makes the clip of latents that were kept, step by step. With `upscale` among the settings they
         are upscaled first, with the same result as in a run that did so at once.
@@ -112,9 +182,11 @@ class HappyHorse:
         if settings.get("upscale") is None:
             if given := [name for name, value in settings.items() if value is not None]:
                 raise RequestError(f"{given[0]} does nothing without upscale, which says to what size.")
-            needed = ["video_decoder", "audio_vae"]
-            self._check_components(needed)
-            return decode(self, latents)
+            self._check_components(["video_decoder", "audio_vae"])
+            plan = self._plan_decoding(latents)
+            if not force:
+                self._check_fit(plan)
+            return observed(decode(self, latents, keep_frames), plan)
         if size := latents.settings.get("upscale"):
             raise RequestError(f"these latents were upscaled to {size} already.")
         asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
@@ -122,6 +194,9 @@ class HappyHorse:
         if latents.video.shape[:3] != request.latent_shapes[0] or len(latents.audio) != request.sounds:
             raise RequestError("these latents do not have the size that their settings speak of.")
         needed = _needed(request, latents.picture)
+        plan = self._plan(request, latents.picture is not None, latents.soundtrack is not None, "upscale")
+        if not force:
+            self._check_fit(plan)
         self._check_components(needed)
         about = latents.settings | self._describe(request, needed)
         if about.get("stopped") == BEFORE_UPSCALING:
@@ -129,7 +204,7 @@ class HappyHorse:
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
-        return Run(self, request, about, draw).upscale(latents)
+        return observed(Run(self, request, about, draw, plan.low_ram, keep_frames).upscale(latents), plan)
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
@@ -149,6 +224,18 @@ class HappyHorse:
         if request.upscale and request.upscale_negative_prompt and request.upscale_guidance == 1:
             warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=3)
         return request
+
+    def _plan_decoding(self, latents: Latents) -> Plan:
+        frames, rows, columns, _ = latents.video.shape
+        asked = {"seconds": 4 * frames / FPS, "width": 16 * columns, "height": 16 * rows}
+        asked["seconds"] = (len(latents.audio) - 1) / FPS
+        request = Request.complete("decoded", cast(Settings, asked), self.config["sampling"])
+        return self._plan(request, False, latents.soundtrack is not None, "sound")
+
+    def _check_fit(self, plan: Plan) -> None:
+        if not plan.fits:
+            planner = Planner(self.folder, self.dtype, self.machine)
+            raise DoesNotFit(refusal(plan, planner))
 
     def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
         """What the clip will say of itself, beside its pictures and sounds."""
@@ -189,11 +276,20 @@ class HappyHorse:
         """The same for several prompts, with the encoder loaded once."""
         if isinstance(prompts, str):
             raise RequestError("several prompts are a list: for one there is encode_text.")
+        prompts = list(prompts)
+        features = text_cache.load(prompts, self._encoder)
+        if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in features]:
+            features |= (new := dict(zip(missing, self._read_texts(missing), strict=True)))
+            text_cache.store(new, self._encoder)
+        return [features[prompt] for prompt in prompts]
+
+    def _read_texts(self, prompts: list[str]) -> list[mx.array]:
         tokenizer = load_tokenizer(self._tokenizer_file)
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
-        with self._network("text_encoder") as encoder:
+        with self._network("text_encoder", streamed=True) as encoder:
             # The model was trained on features that went through half precision.
-            features = [encoder(ids)[:MAX_TOKENS].astype(mx.float16).astype(mx.float32) for ids in tokens]
+            halves = [x[:MAX_TOKENS].astype(mx.float16) for x in encoder.encode(tokens)]
+            features = [x.astype(mx.float32) for x in halves]
             mx.eval(features)
         return features
 
@@ -221,18 +317,19 @@ class HappyHorse:
         image: mx.array | None = None,
         keep_audio: bool = False,
         draw: Draw | None = None,
+        low_ram: bool | None = None,
     ) -> Iterator[Step]:
         """Noise → latents, a state after every step.
 
         `text` and `negative_text` (tokens, 3584), `video` (frames, h, w, 48) and `audio` (n, 64) are fp32;
         `image` (1, h, w, 48) stays the first frame, and with `keep_audio` the audio stays as given. A
         distilled model needs `draw` for the noise of its steps; others take two passes a step when
-        `guidance` is above 1."""
+        `guidance` is above 1. `low_ram` is by default what `load` was given."""
         defaults = self.config["sampling"]
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:
             raise RequestError("a distilled model draws noise at every step: pass draw.")
-        with self._network("transformer") as model:
+        with self._network("transformer", self._streamed(low_ram)) as model:
             yield from sampling.denoise(
                 model,
                 text,
@@ -261,6 +358,7 @@ class HappyHorse:
         guidance: float = 1,
         image: mx.array | None = None,
         align_corners: bool = True,
+        low_ram: bool | None = None,
     ) -> Iterator[Step]:
         """Latents of the base stage → latents for `width` × `height` pixels, a state after every step.
 
@@ -268,7 +366,7 @@ class HappyHorse:
         states' audio is only what the upscaler was shown: the sound is decoded from the base stage's."""
         grid = height // 16 // PATCH * PATCH, width // 16 // PATCH * PATCH
         video, audio = upscaling.start(video, audio, *grid, draw, align_corners)
-        with self._network(f"upscaler_{to}") as model:
+        with self._network(f"upscaler_{to}", self._streamed(low_ram)) as model:
             yield from sampling.denoise(
                 model,
                 text,
@@ -285,24 +383,40 @@ class HappyHorse:
         """Latents (n, h, w, 48) → frames in runs of (some, 16h, 16w, 3) uint8, 4n - 3 in all."""
         with self._network("video_decoder") as decoder:
             for pixels in decoder(latents):
+                check_pixels(pixels)
                 # Truncated, not rounded, as in the reference.
                 yield (mx.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(mx.uint8)
 
     def decode_audio(self, latents: mx.array) -> mx.array:
         """Latents (n, 64) → samples (n · 1764, 2) at 44,100 Hz; loud ones may lie beyond [-1, 1]."""
         with self._network("audio_vae") as vae:
-            return mx.array(media.to_44100(np.array(vae.decode(latents))))
+            samples = vae.decode(latents)
+            mx.eval(samples)
+            return mx.array(media.to_44100(np.array(samples)))
+
+    def _streamed(self, low_ram: bool | None) -> bool:
+        return bool(self.low_ram if low_ram is None else low_ram)
 
     @contextmanager
-    def _network(self, component: str) -> Iterator[Any]:
-        mx.clear_cache()
-        yield self._load(component)
+    def _network(self, component: str, streamed: bool = False) -> Iterator[Any]:
+        network = self._load(component, streamed)
+        stays = (
+            0
+            if streamed or component not in LARGE_NETWORKS
+            else sum(x.nbytes for x in weights.parameters(network).values())
+        )
+        with limits(wired=stays), explained(component.replace("_", " ")):
+            yield network
+            del network
 
-    def _load(self, component: str) -> Any:
+    def _load(self, component: str, streamed: bool = False) -> Any:
         self._check_held(component)
         hub.fetch(self.folder, [component])
-        computes = component == "transformer" or component.startswith("upscaler")
-        return weights.load(self.folder / component, self.dtype if computes else None)
+        work = self.machine.work
+        if streamed:
+            work = replace(work, rows=min(work.rows, STREAMED_ROWS))
+        dtype = self.dtype if component in LARGE_NETWORKS else None
+        return weights.load(self.folder / component, dtype, work=work, streamed=streamed)
 
     def _check_held(self, component: str) -> None:
         if not (self.folder / component).is_dir():

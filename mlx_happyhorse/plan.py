@@ -48,11 +48,23 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class Inputs:
+    """What a run is given beside its settings: a first frame, a recording, prompts that must be encoded
+    anew. `begin` is "text", or "upscale" or "sound" where it goes on from latents."""
+
+    picture: bool = False
+    recording: bool = False
+    texts: tuple[str, ...] = ()
+    begin: str = "text"
+
+
+@dataclass(frozen=True)
 class Plan:
     """The stages of a run on a machine, and whether its transformers are read anew for every step."""
 
     machine: Machine
     request: Request
+    inputs: Inputs
     stages: tuple[Stage, ...]
     low_ram: bool
     recorded: bool  # all times come from earlier runs on this machine
@@ -149,39 +161,36 @@ class Planner:
     def timings(self) -> list[Timing]:
         return timings.read(self.machine.name)
 
-    def plan(
-        self, request: Request, *, picture: bool, recording: bool, texts: Sequence[str], low_ram: bool | None
-    ) -> Plan:
-        """`texts` are the prompts that must be encoded; `low_ram` None takes what fits, if anything does."""
+    def plan(self, request: Request, inputs: Inputs, low_ram: bool | None) -> Plan:
+        """`low_ram` None streams the transformers where they do not fit otherwise."""
         if low_ram is None:
-            whole = self.plan(request, picture=picture, recording=recording, texts=texts, low_ram=False)
+            whole = self.plan(request, inputs, low_ram=False)
             if whole.fits:
                 return whole
             low_ram = True
         self.recorded = True
-        stages = tuple(self._stages(request, picture, recording, texts, low_ram))
-        return Plan(self.machine, request, stages, low_ram, self.recorded)
+        stages = tuple(self._stages(request, inputs, low_ram))
+        return Plan(self.machine, request, inputs, stages, low_ram, self.recorded)
 
-    def _stages(
-        self, request: Request, picture: bool, recording: bool, texts: Sequence[str], low_ram: bool
-    ) -> Iterator[Stage]:
+    def _stages(self, request: Request, inputs: Inputs, low_ram: bool) -> Iterator[Stage]:
         prompts = {request.prompt, *request.avoided.values()}
         features = FP32 * sum(map(_most_tokens, prompts)) * self._transformer.text_channels
-        if texts:
-            yield self._text(texts, features)
-        if recording:
-            yield self._voice(request, features)
-        size = request.width, request.height
-        if picture:
-            yield self._image(size, features)
-        yield self._steps("denoise", "transformer", request, size, request.steps, low_ram, features)
+        if inputs.texts:
+            yield self._text(inputs.texts, features)
+        size, final = (request.width, request.height), request.final_size
+        if inputs.begin == "text":
+            if inputs.recording:
+                yield self._voice(request, features)
+            if inputs.picture:
+                yield self._image([size, final] if request.upscale else [size], features)
+            yield self._steps("denoise", "transformer", request, size, request.steps, low_ram, features)
         if request.upscale is not None:
-            if picture:
-                yield self._image(request.final_size, features)
+            if inputs.picture and inputs.begin == "upscale":
+                yield self._image([final], features)
             name, steps = f"upscaler_{request.upscale}", request.upscale_steps
-            yield self._steps("upscale", name, request, request.final_size, steps, low_ram, features)
-        latents = self._latents(request, request.final_size)
-        if not recording:
+            yield self._steps("upscale", name, request, final, steps, low_ram, features)
+        latents = self._latents(request, final)
+        if not inputs.recording:
             yield self._sound(request, latents)
         yield self._picture(request, latents)
         width, height = request.final_size
@@ -217,12 +226,13 @@ class Planner:
         taken = network.part("decoder.") + peak + 2 * samples + latents
         return self._stage("sound", taken, work, seconds, "float32")
 
-    def _image(self, size: tuple[int, int], features: int) -> Stage:
+    def _image(self, sizes: list[tuple[int, int]], features: int) -> Stage:
         network = self._network("video_encoder")
         config = VideoVAEConfig.from_dict(network.config)
-        place = size[1] // 16, size[0] // 16
-        peak = costs.wan_peak(config, *place, self._arithmetic(network), frames=1)
-        work = costs.wan_flops(config, 1, *place) / 4
+        places = [(height // 16, width // 16) for width, height in sizes]
+        how = self._arithmetic(network)
+        peak = max(costs.wan_peak(config, *place, how, frames=1) for place in places)
+        work = sum(costs.wan_flops(config, 1, *place) / 4 for place in places)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
         return self._stage("image", network.bytes + peak + features, work, seconds, "float32")
 
@@ -318,3 +328,43 @@ def _most_tokens(text: str) -> int:
 
 class DoesNotFit(RequestError):
     """A run that would need more memory than there is."""
+
+
+def refusal(plan: Plan, planner: Planner) -> str:
+    """Why a plan is not carried out, and the smallest change that would fit."""
+    stage = plan.highest.name
+    return (
+        f"this would take {plan.needed / GB:.1f} GB for {stage}, and {plan.machine.usable / GB:.1f} of "
+        f"{plan.machine.memory / GB:.0f} GB may be used. {_change(plan, planner)}"
+    )
+
+
+def _change(plan: Plan, planner: Planner) -> str:
+    request, inputs = plan.request, plan.inputs
+
+    def fits(**changes: Any) -> bool:
+        return planner.plan(replace(request, **changes), inputs, plan.low_ram).fits
+
+    if not plan.low_ram and planner.plan(request, inputs, low_ram=True).fits:
+        return "With --low-ram it fits."
+    shares = [n / 20 for n in range(19, 0, -1)]
+    shorter = next((s for s in shares if request.seconds * s >= 0.2 and fits(seconds=request.seconds * s)), 0)
+    smaller = next((s for s in shares if fits(**_scaled(request, s**0.5))), 0)
+    if shorter >= smaller > 0 or (shorter and not smaller):
+        return f"With --seconds {math.floor(request.seconds * shorter * 10) / 10:g} it fits."
+    if smaller:
+        size = _scaled(request, smaller**0.5)
+        if "upscale_size" in size:
+            return "With a smaller size to upscale to it fits: {}×{}.".format(*size["upscale_size"])
+        return f"With --width {size['width']} --height {size['height']} it fits."
+    return "No length and no size of it fits: take fewer bits (happyhorse convert -q), or --force it."
+
+
+def _scaled(request: Request, scale: float) -> dict[str, Any]:
+    def side(pixels: int) -> int:
+        return max(int(pixels * scale) // 32 * 32, 32)
+
+    if request.upscale is not None:
+        width, height = request.final_size
+        return {"upscale_size": (side(width), side(height))}
+    return {"width": side(request.width), "height": side(request.height)}

@@ -12,10 +12,12 @@ from PIL import Image
 
 from .latents import Latents
 from .media import Clip
+from .observing import Taken
 from .picture import fit
 from .recording import Recording
 from .request import Request, Upscaling
 from .sampling import Draw, Step, draw_from
+from .sanity import Contrast, check_latents, check_sound
 
 if TYPE_CHECKING:
     from .pipeline import HappyHorse
@@ -25,9 +27,13 @@ if TYPE_CHECKING:
 class State:
     """Where a run stands: after `step` of the `steps` of a `stage`.
 
-    Stages are "text", "image", "voice", "denoise", "upscale", "picture" and "sound". `settings` are those
+    Stages are "text", "voice", "image", "denoise", "upscale", "sound" and "picture". `settings` are those
     that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
     so that they may be looked at, saved or decoded at any time; `clip` is there in the last state of all.
+
+    As soon as they are decoded, `sound` (samples, 2) is in the last state of its stage and `frames` (some,
+    height, width, 3) in those of "picture". `taken` is what the stages took until now, `seconds_left` how
+    long it will last by that and by the plan, and `memory` how many bytes MLX holds now.
     """
 
     stage: str
@@ -36,6 +42,11 @@ class State:
     settings: dict[str, Any]
     latents: Latents | None = None
     clip: Clip | None = None
+    frames: np.ndarray | None = None
+    sound: np.ndarray | None = None
+    taken: tuple[Taken, ...] = ()
+    seconds_left: float = 0.0
+    memory: int = 0
 
 
 @dataclass
@@ -55,9 +66,18 @@ Stages = Generator[State, None, T]  # shows its states and returns what it made
 class Run:
     """The stages of a run. Each shows how far it is and returns what it made; no network outlives it."""
 
-    def __init__(self, horse: HappyHorse, request: Request, settings: dict[str, Any], draw: Draw | None):
+    def __init__(
+        self,
+        horse: HappyHorse,
+        request: Request,
+        settings: dict[str, Any],
+        draw: Draw | None,
+        low_ram: bool,
+        keep_frames: bool,
+    ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
+        self.low_ram, self.keep_frames = low_ram, keep_frames
         self.horse, self.request, self.settings = horse, request, settings
         self.draw = draw or draw_from(mx.random.key(request.seed))
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
@@ -67,12 +87,12 @@ class Run:
         latents = yield from self._denoise(text, picture, recording)
         if self.request.upscale is not None:
             latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents)
+        yield from decode(self.horse, latents, self.keep_frames)
 
     def upscale(self, latents: Latents) -> Stages[None]:
         text = yield from self._read_prompts("upscale")
         latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents)
+        yield from decode(self.horse, latents, self.keep_frames)
 
     def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
         return State(stage, step, steps, self.settings, latents)
@@ -131,10 +151,16 @@ class Run:
             image=image,
             keep_audio=recording is not None,
             draw=self.draw,
+            low_ram=self.low_ram,
         ):
+            self._check("denoise", step, recording is not None)
             after = _after("denoise", step, replace(latents, audio=step.clean_audio))
             yield self._state("denoise", step.index, step.steps, after)
         return after
+
+    def _check(self, stage: str, step: Step, sound_given: bool) -> None:
+        made = [step.video, step.clean_video, *([] if sound_given else [step.audio])]
+        check_latents(f"{stage} step {step.index}", *made, dtype=self.horse.dtype)
 
     def _upscale(self, text: Texts, latents: Latents) -> Stages[Latents]:
         request = self.request
@@ -155,27 +181,40 @@ class Run:
             image=image,
             align_corners=request.align_corners,
             draw=self.draw_upscaling,
+            low_ram=self.low_ram,
         ):
+            self._check("upscale", step, True)
             after = _after("upscale", step, replace(latents, settings=self.settings))
             yield self._state("upscale", step.index, step.steps, after)
         return after
 
 
-def decode(horse: HappyHorse, latents: Latents) -> Stages[None]:
-    """The last two stages, picture and sound."""
+def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Stages[None]:
+    """The last two stages, sound and picture. Without `keep_frames` no clip is put together of them."""
     settings, total = latents.settings, len(latents.video)
     if settings.get("upscale") is None:  # whatever is to be done with its latents later
         settings = settings | dict.fromkeys(Upscaling.__annotations__)
-    yield State("picture", 0, total, settings, latents)
-    windows: list[np.ndarray] = []
-    for window in horse.decode_video(latents.video):
-        windows.append(np.array(window))
-        yield State("picture", (sum(map(len, windows)) + 3) // 4, total, settings, latents)
     yield State("sound", 0, 1, settings, latents)
     sound = latents.soundtrack
     if sound is None:
         sound = np.array(horse.decode_audio(latents.audio))
-    yield State("sound", 1, 1, settings, latents, Clip(np.concatenate(windows), sound, settings))
+        check_sound(sound)
+    yield State("sound", 1, 1, settings, latents, sound=sound)
+    yield State("picture", 0, total, settings, latents)
+    kept: list[np.ndarray] = []
+    contrast, count = Contrast(), 0
+    for window in horse.decode_video(latents.video):
+        mx.eval(window)
+        frames = np.array(window)
+        contrast.see(frames)
+        count += len(frames)
+        if keep_frames:
+            kept.append(frames)
+        if (step := (count + 3) // 4) < total or count < 4 * total - 3:
+            yield State("picture", min(step, total - 1), total, settings, latents, frames=frames)
+    contrast.check()
+    clip = Clip(np.concatenate(kept), sound, settings) if keep_frames else None
+    yield State("picture", total, total, settings, latents, clip, frames)
 
 
 def _after(stage: str, step: Step, latents: Latents) -> Latents:

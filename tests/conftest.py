@@ -3,12 +3,14 @@
 import ctypes
 import os
 import sys
+import tempfile
 from contextlib import suppress
 
 if sys.platform == "linux":
     with suppress(OSError):
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
 os.environ["MLX_ENABLE_TF32"] = "0"
+os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
 
 import pytest
 

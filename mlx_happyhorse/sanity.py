@@ -1,0 +1,55 @@
+"""What a run made, looked at before it is kept: a machine out of memory may go on with zeros or NaN."""
+
+from __future__ import annotations
+
+import mlx.core as mx
+import numpy as np
+
+from .errors import HappyHorseError
+
+CAUSES = "The memory may have run out, or the weights be damaged: look at them with happyhorse check MODEL."
+OVERFLOW = "float16 may be too narrow for these weights: choose bfloat16."
+
+
+class BrokenRun(HappyHorseError):
+    """A run whose numbers make no sense; nothing of it is saved."""
+
+
+def check_latents(where: str, *latents: mx.array, dtype: mx.Dtype | None = None) -> None:
+    """Raises BrokenRun for latents that are not finite, or all the same."""
+    for array in latents:
+        if not mx.isfinite(array).all().item():
+            raise BrokenRun(
+                f"{where}: the latents are no numbers any more. {OVERFLOW if dtype == mx.float16 else CAUSES}"
+            )
+        if array.size > 1 and (array.max() == array.min()).item():
+            raise BrokenRun(f"{where}: all latents are the same. {CAUSES}")
+
+
+def check_sound(samples: np.ndarray) -> None:
+    """Samples (n, 2). Raises BrokenRun for what is no sound; quiet is not the same as nothing."""
+    if not np.isfinite(samples).all():
+        raise BrokenRun(f"the sound holds what is no number. {CAUSES}")
+    if samples.max() == samples.min():
+        raise BrokenRun(f"the sound is perfectly silent, as no decoded sound is. {CAUSES}")
+
+
+def check_pixels(pixels: mx.array) -> None:
+    """Raises BrokenRun for pixels that are no numbers."""
+    if not mx.isfinite(pixels).all().item():
+        raise BrokenRun(f"the picture holds what is no number. {CAUSES}")
+
+
+class Contrast:
+    """The darkest and the brightest value of the frames seen so far."""
+
+    def __init__(self) -> None:
+        self.low, self.high = 255, 0
+
+    def see(self, frames: np.ndarray) -> None:
+        self.low, self.high = min(self.low, int(frames.min())), max(self.high, int(frames.max()))
+
+    def check(self) -> None:
+        """Raises BrokenRun if all pixels of all frames were the same."""
+        if self.low == self.high:
+            raise BrokenRun(f"every pixel of every frame is the same, {self.low} of 255. {CAUSES}")

@@ -1,0 +1,59 @@
+"""Features of prompts that were read before, so that the large encoder need not be loaded for them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import cast
+
+import mlx.core as mx
+
+from .files import written_beside
+from .hub import home
+
+KEPT = 100  # prompts, a few MB each at most
+
+
+def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
+    """Features (tokens, 3584) in fp32 of those that are known; `encoder` is its weights' fingerprint."""
+    found = {}
+    for prompt in prompts:
+        try:
+            stored = cast(dict[str, mx.array], mx.load(str(_file(prompt, encoder)), format="safetensors"))
+            features = stored["features"].astype(mx.float32)
+            mx.eval(features)
+        except (OSError, RuntimeError, ValueError, KeyError):
+            continue
+        found[prompt] = features
+    return found
+
+
+def known(prompts: Iterable[str], encoder: str) -> set[str]:
+    """Those whose features are kept."""
+    return {prompt for prompt in prompts if _file(prompt, encoder).is_file()}
+
+
+def store(features: dict[str, mx.array], encoder: str) -> None:
+    """Keeps features, which have gone through half precision, and drops the oldest beyond `KEPT`.
+
+    A disk that cannot be written is no reason to fail."""
+    try:
+        _folder().mkdir(parents=True, exist_ok=True)
+        for prompt, array in features.items():
+            with written_beside(_file(prompt, encoder)) as beside, beside.open("wb") as file:
+                mx.save_safetensors(file, {"features": array.astype(mx.float16)})
+        files = sorted(_folder().glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
+        for old in files[:-KEPT]:
+            old.unlink(missing_ok=True)
+    except (OSError, RuntimeError):
+        return
+
+
+def _folder() -> Path:
+    return home() / "prompts"
+
+
+def _file(prompt: str, encoder: str) -> Path:
+    name = hashlib.sha256(f"{encoder}\n{prompt}".encode()).hexdigest()[:32]
+    return _folder() / f"{name}.safetensors"
