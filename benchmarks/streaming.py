@@ -3,8 +3,8 @@
 python benchmarks/streaming.py [FOLDER]    (needs up to 32 GB of disk there; default: a temporary folder)
 
 Made-up weights in our format, 15.3 B parameters at 4 bits, then bf16: 20 layers both ways, and all 40 streamed,
-as these do not fit a small machine otherwise. A short sequence, two passes, each way in a process of its own
-that starts with nothing of the file in memory. Peaks are MLX's, with activations, and the process's own.
+as these do not fit a small machine. A short sequence, two passes, each way in a process of its own that starts
+with nothing of the file in memory. Peaks are MLX's, with activations, and the process's own.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def main(folder: Path) -> None:
                 same = found["resident"]["digest"] == found["streamed"]["digest"]
                 times = [math.fsum(found[way]["seconds"]) for way in ("streamed", "resident")]
                 print(
-                    f"  outputs {'byte-identical' if same else 'DIFFER'}, {times[0] / times[1]:.2f} × the time"
+                    f"  outputs {'byte-identical' if same else 'DIFFER'}, {times[0] / times[1]:.2f} × as long"
                 )
 
 

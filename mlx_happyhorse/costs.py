@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import NamedTuple
 
 from .models import audio_vae, turbo_decoder
@@ -218,7 +219,7 @@ def wan_convolutions(config: VideoVAEConfig, height: int, width: int) -> list[Co
     found = [Convolution(height * width, 1, config.latent_channels, widths[0])]
     found += [Convolution(height * width, 1, widths[0], widths[0])] * 4
     pixels, frames = height * width, 1
-    for i, (inputs, outputs) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
         found += [Convolution(pixels, frames, inputs, outputs)]
         found += [Convolution(pixels, frames, outputs, outputs)] * (2 * config.residual_blocks + 1)
         if i < len(config.multipliers) - 1:

@@ -28,7 +28,7 @@ EXPLANATIONS = {
         "an array is larger than this machine's GPU takes. Choose a smaller or shorter clip."
     ),
     r"Command buffer execution failed": "the GPU failed. Try again; if it stays so, restart the Mac.",
-    r"Unable to read from file": "a file of the model cannot be read. Look at it with: happyhorse check MODEL",
+    r"Unable to read from file": "a file of the model cannot be read: try happyhorse check MODEL.",
 }
 
 

@@ -46,15 +46,8 @@ def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
             mx.reset_peak_memory()
         del state
         started = time.monotonic()
-    work = {stage.name: stage for stage in plan.stages}
-    timings.record(
-        plan.machine.name,
-        [
-            Timing(work[name].kind, work[name].work, s)
-            for name, s in seconds.items()
-            if name in work and s > 0
-        ],
-    )
+    timed = [Timing(stage.kind, stage.work, seconds.get(stage.name, 0)) for stage in plan.stages]
+    timings.record(plan.machine.name, [timing for timing in timed if timing.seconds])
 
 
 def _left(plan: Plan, seconds: dict[str, float], steps: dict[str, tuple[int, int]]) -> float:

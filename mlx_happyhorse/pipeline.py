@@ -226,10 +226,10 @@ class HappyHorse:
         return request
 
     def _plan_decoding(self, latents: Latents) -> Plan:
-        frames, rows, columns, _ = latents.video.shape
-        asked = {"seconds": 4 * frames / FPS, "width": 16 * columns, "height": 16 * rows}
-        asked["seconds"] = (len(latents.audio) - 1) / FPS
-        request = Request.complete("decoded", cast(Settings, asked), self.config["sampling"])
+        _, rows, columns, _ = latents.video.shape
+        seconds = (len(latents.audio) - 1) / FPS
+        asked = Settings(seconds=seconds, width=16 * columns, height=16 * rows)
+        request = Request.complete("decoded", asked, self.config["sampling"])
         return self._plan(request, False, latents.soundtrack is not None, "sound")
 
     def _check_fit(self, plan: Plan) -> None:

@@ -92,8 +92,8 @@ class Plan:
         width, height = self.request.final_size
         how = ", weights streamed" if self.low_ram else ""
         return (
-            f"≈ {duration(self.seconds)} · peak {self.needed / GB:.1f} of {self.machine.memory / GB:.0f} GB · "
-            f"{width}×{height}, {self.request.frames} frames{how}"
+            f"≈ {duration(self.seconds)} · peak {self.needed / GB:.1f} of {self.machine.memory / GB:.0f} GB"
+            f" · {width}×{height}, {self.request.frames} frames{how}"
         )
 
     def table(self) -> str:

@@ -72,8 +72,8 @@ class Run:
         request: Request,
         settings: dict[str, Any],
         draw: Draw | None,
-        low_ram: bool,
-        keep_frames: bool,
+        low_ram: bool = False,
+        keep_frames: bool = True,
     ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
@@ -210,11 +210,11 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
         count += len(frames)
         if keep_frames:
             kept.append(frames)
-        if (step := (count + 3) // 4) < total or count < 4 * total - 3:
-            yield State("picture", min(step, total - 1), total, settings, latents, frames=frames)
-    contrast.check()
-    clip = Clip(np.concatenate(kept), sound, settings) if keep_frames else None
-    yield State("picture", total, total, settings, latents, clip, frames)
+        clip = None
+        if count == 4 * total - 3:
+            contrast.check()
+            clip = Clip(np.concatenate(kept), sound, settings) if keep_frames else None
+        yield State("picture", count // 4 + 1, total, settings, latents, clip, frames)
 
 
 def _after(stage: str, step: Step, latents: Latents) -> Latents:

@@ -21,7 +21,7 @@ def horse():
 def test_stages_follow_each_other_and_end_in_the_clip(horse):
     states = list(horse.stream("a ball", seed=1, **SHORT))
     stages = list(dict.fromkeys(s.stage for s in states))
-    assert stages == ["text", "denoise", "picture", "sound"]
+    assert stages == ["text", "denoise", "sound", "picture"]
     for stage in stages:
         steps = [(s.step, s.steps) for s in states if s.stage == stage]
         assert steps[0][0] == 0 and steps[-1][0] == steps[-1][1]

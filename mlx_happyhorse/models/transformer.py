@@ -2,7 +2,7 @@
 
 Layers at both ends hold one `Expert` a modality, those between one for all tokens. The residual stream,
 norms, rotation, activations and gates are fp32; linears and attention run in `dtype`. Work goes in pieces of
-rows, each evaluated before the next, so that neither a dispatch nor what it needs for itself grows with the clip.
+rows, each evaluated before the next, so that no dispatch, nor what it needs for itself, grows with the clip.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ def local_windows(frames: int, reach: int) -> list[tuple[int, int, int, int]]:
 
 
 class Expert(nn.Module):
-    """The weights of one layer, for one modality or for all, in two halves that are used one after the other."""
+    """The weights of one layer, for one modality or for all, in two halves used one after the other."""
 
     ATTENTION = ("attention_norm", "qkv", "gate", "q_norm", "k_norm")
     REST = ("proj", "mlp_norm", "up", "gate_up", "down")
