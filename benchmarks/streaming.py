@@ -2,9 +2,9 @@
 
 python benchmarks/streaming.py [FOLDER]    (needs up to 32 GB of disk there; default: a temporary folder)
 
-Made-up weights in our format, 15.3 B parameters at 4 bits, then bf16: 20 layers both ways, and all 40 streamed,
-as these do not fit a small machine. A short sequence, two passes, each way in a process of its own that starts
-with nothing of the file in memory. Peaks are MLX's, with activations, and the process's own.
+Made-up weights in our format, 15.3 B parameters at 4 bits, then bf16: 20 layers both ways, and all 40
+streamed, as these do not fit a small machine. A short sequence, two passes, each way in a process of its own
+that starts with nothing of the file in memory. Peaks are MLX's, with activations, and the process's own.
 """
 
 from __future__ import annotations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -53,13 +54,68 @@ class Clip:
 
         Raises RequestError for a name that cannot be, HappyHorseError where writing fails (a full disk),
         and leaves nothing half-written."""
-        path = check_output(path)
+        film = Film(path, self.audio, self.settings)
         try:
-            with partial_beside(path) as beside:
-                write_mp4(beside, self.video, self.audio, self.settings)
-                return beside.replace(path) if overwrite else rename_to_free(beside, path)
+            film.add(self.video)
+            return film.save(overwrite)
+        finally:
+            film.drop()
+
+
+class Film:
+    """An mp4 in the making: frames are encoded as they come, under a hidden name until they are all there.
+
+    H.264 and AAC with the index in front; `sound` is (samples, 2) float32 at 44,100 Hz, `settings` go into
+    the file's comment as JSON. Raises RequestError for a name that cannot be, HappyHorseError where writing
+    fails."""
+
+    def __init__(self, path: str | Path, sound: np.ndarray, settings: dict[str, Any]):
+        self.path, self.sound = check_output(path), sound
+        self.shape = (0, 0, 0)  # frames, height, width
+        self._open = ExitStack()
+        with self._writing():
+            self.beside = self._open.enter_context(partial_beside(self.path))
+            self.file = av.open(str(self.beside), "w", format="mp4", options=MP4)
+            self.file.metadata["comment"] = json.dumps(settings, ensure_ascii=False)
+            self.video = self.file.add_stream("libx264", rate=FPS, options=H264)
+            self.audio = self.file.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
+            self.audio.bit_rate = 192_000
+
+    def add(self, frames: np.ndarray) -> None:
+        """Frames (some, height, width, 3) uint8, which follow the ones before."""
+        with self._writing():
+            if not self.shape[0]:
+                self._begin(*frames.shape[1:3])
+            for picture in frames:
+                self.file.mux(self.video.encode(_video_frame(picture)))
+            self.shape = self.shape[0] + len(frames), *self.shape[1:]
+
+    def _begin(self, height: int, width: int) -> None:
+        self.shape = 0, height, width
+        self.video.height, self.video.width = height, width
+        self.video.pix_fmt = "yuv420p"
+        _tag_as_bt709(self.video)
+        self.file.mux(_encode_sound(self.audio, self.sound))
+
+    def save(self, overwrite: bool = True) -> Path:
+        """Completes the file and gives it its name, or without `overwrite` one that is free."""
+        with self._writing():
+            self.file.mux(self.video.encode(None))
+            self.file.close()
+            return self.beside.replace(self.path) if overwrite else rename_to_free(self.beside, self.path)
+
+    def drop(self) -> None:
+        """Leaves nothing behind of what was not saved."""
+        with suppress(OSError, av.FFmpegError):
+            self.file.close()
+        self._open.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except (OSError, av.FFmpegError) as error:
-            raise HappyHorseError(f"{path} could not be written: {error.strerror or error}.") from error
+            raise HappyHorseError(f"{self.path} could not be written: {error.strerror or error}.") from error
 
 
 def check_output(path: str | Path) -> Path:
@@ -87,24 +143,6 @@ def to_44100(samples: np.ndarray) -> np.ndarray:
     if target % 2 == 0:
         spectrum[-1] *= 2  # the highest frequency stands for its mirror image as well
     return (np.fft.irfft(spectrum, target, axis=0) * (target / n)).astype(np.float32)
-
-
-def write_mp4(path: Path, frames: Iterable[np.ndarray], sound: np.ndarray, settings: dict[str, Any]) -> None:
-    """H.264 and AAC with the index in front. `frames` are (height, width, 3) uint8 at 25 a second,
-    `sound` (samples, 2) float32 at 44,100 Hz, `settings` go into the file's comment as JSON."""
-    with av.open(str(path), "w", format="mp4", options=MP4) as file:
-        file.metadata["comment"] = json.dumps(settings, ensure_ascii=False)
-        video = file.add_stream("libx264", rate=FPS, options=H264)
-        audio = file.add_stream("aac", rate=SAMPLE_RATE, layout="stereo")
-        audio.bit_rate = 192_000
-        for index, picture in enumerate(frames):
-            if index == 0:
-                video.height, video.width = picture.shape[:2]
-                video.pix_fmt = "yuv420p"
-                _tag_as_bt709(video)
-                file.mux(_encode_sound(audio, sound))
-            file.mux(video.encode(_video_frame(picture)))
-        file.mux(video.encode(None))
 
 
 def _tag_as_bt709(video: Any) -> None:

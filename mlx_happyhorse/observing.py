@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import mlx.core as mx
 
 from . import timings
-from .plan import Plan
+from .machine import this_machine
+from .plan import SAVING, Plan
 from .timings import Timing
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
         steps[state.stage] = state.step, state.steps
         state.taken = tuple(Taken(stage, s, peaks[stage]) for stage, s in seconds.items())
         state.seconds_left = _left(plan, seconds, steps)
-        state.memory = mx.get_active_memory()
+        state.memory, state.plan = mx.get_active_memory(), plan
         yield state
         if not state.step:
             mx.reset_peak_memory()
@@ -48,6 +49,11 @@ def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
         started = time.monotonic()
     timed = [Timing(stage.kind, stage.work, seconds.get(stage.name, 0)) for stage in plan.stages]
     timings.record(plan.machine.name, [timing for timing in timed if timing.seconds])
+
+
+def record_saving(pixels: int, seconds: float) -> None:
+    """How long it took to write a clip of so many pixels."""
+    timings.record(this_machine().name, [Timing(SAVING, pixels, seconds)])
 
 
 def _left(plan: Plan, seconds: dict[str, float], steps: dict[str, tuple[int, int]]) -> float:

@@ -234,8 +234,11 @@ class HappyHorse:
 
     def _check_fit(self, plan: Plan) -> None:
         if not plan.fits:
-            planner = Planner(self.folder, self.dtype, self.machine)
-            raise DoesNotFit(refusal(plan, planner))
+            raise DoesNotFit(self.refusal(plan))
+
+    def refusal(self, plan: Plan) -> str:
+        """Why a plan does not fit, and the smallest change that would."""
+        return refusal(plan, Planner(self.folder, self.dtype, self.machine))
 
     def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
         """What the clip will say of itself, beside its pictures and sounds."""

@@ -31,6 +31,7 @@ from .timings import Timing
 PROCESS = 300 * 2**20  # Python, the libraries, frames on their way into the file
 STREAMED_ROWS = 2048  # tokens that pass an MLP together where memory is short
 CONVOLVING = 0.5  # of the speed of matrix products, to plan with
+SAVING = "save h264"
 ENCODED = 50e6  # pixels of H.264 a second, to plan with
 FP32 = 4
 
@@ -195,7 +196,7 @@ class Planner:
         yield self._picture(request, latents)
         width, height = request.final_size
         pixels = request.frames * width * height
-        yield self._stage("save", latents, pixels, pixels / ENCODED, "h264")
+        yield self._stage("save", latents, pixels, pixels / ENCODED, SAVING.removeprefix("save "))
 
     def _text(self, texts: Sequence[str], features: int) -> Stage:
         network = self._network("text_encoder")

@@ -14,6 +14,7 @@ from .latents import Latents
 from .media import Clip
 from .observing import Taken
 from .picture import fit
+from .plan import Plan
 from .recording import Recording
 from .request import Request, Upscaling
 from .sampling import Draw, Step, draw_from
@@ -33,7 +34,7 @@ class State:
 
     As soon as they are decoded, `sound` (samples, 2) is in the last state of its stage and `frames` (some,
     height, width, 3) in those of "picture". `taken` is what the stages took until now, `seconds_left` how
-    long it will last by that and by the plan, and `memory` how many bytes MLX holds now.
+    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now.
     """
 
     stage: str
@@ -47,6 +48,7 @@ class State:
     taken: tuple[Taken, ...] = ()
     seconds_left: float = 0.0
     memory: int = 0
+    plan: Plan | None = None
 
 
 @dataclass

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, noting
+from .generate import add_align_corners, add_machine, machine, noting
 from .output import BASE, LATENTS, VIDEO, Output
 from .terminal import with_bars
 
@@ -39,6 +39,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="where the model is now, if not where it was")
     parser.add_argument("--output", "-o", help="the file to write (beside the clip)")
     parser.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
+    add_machine(parser)
 
 
 def upscale(options: argparse.Namespace) -> None:
@@ -52,7 +53,7 @@ def upscale(options: argparse.Namespace) -> None:
     }
     file = _latents_of(options.clip, (BASE, LATENTS))
     output = options.output or str(file.with_name(f"{_stem(file)}_{options.to}{VIDEO}"))
-    _finish(file, Output(output, settings=options.metadata), options.model, asked)
+    _finish(file, Output(output, settings=options.metadata), options, asked)
 
 
 def decode(options: argparse.Namespace) -> None:
@@ -60,20 +61,25 @@ def decode(options: argparse.Namespace) -> None:
     file = _latents_of(options.clip, (LATENTS,))
     beside = options.output is None
     output = str(file.with_name(_stem(file) + VIDEO)) if beside else options.output
-    _finish(file, Output(output, settings=options.metadata, from_latents=beside), options.model, {})
+    _finish(file, Output(output, settings=options.metadata, from_latents=beside), options, {})
 
 
-def _finish(file: Path, output: Output, model: str | None, asked: dict[str, Any]) -> None:
+def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict[str, Any]) -> None:
     from ..latents import Latents
     from ..pipeline import HappyHorse
 
     started = time.monotonic()
     latents = Latents.load(file)
-    horse = HappyHorse.load(model or latents.settings["model"])
+    model = options.model or latents.settings["model"]
+    horse = HappyHorse.load(model, **machine(options))
     asked = {name: value for name, value in asked.items() if value is not None}
-    *_, last = with_bars(noting(latents.settings, horse.finish(latents, **asked)))
-    assert last.clip is not None
-    output.save(last.clip, started)
+    states = horse.finish(latents, force=options.force, keep_frames=False, **asked)
+    try:
+        for state in with_bars(noting(latents.settings, states)):
+            output.take(state)
+        output.save(started)
+    finally:
+        output.drop()
 
 
 def _stem(file: Path) -> str:

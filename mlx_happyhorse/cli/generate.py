@@ -14,7 +14,6 @@ from .terminal import say, with_bars
 
 if TYPE_CHECKING:
     from ..latents import Latents
-    from ..media import Clip
     from ..pipeline import HappyHorse
     from ..prompts import Prompt
     from ..run import State
@@ -70,6 +69,10 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--upscale-negative-prompt", metavar="PROMPT", help="to avoid there, if not the same (the same)"
     )
     add_align_corners(upscale)
+    add_machine(parser)
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what it will take, stage by stage, and end"
+    )
     files = parser.add_argument_group("files")
     files.add_argument(
         "--output",
@@ -112,6 +115,36 @@ def add_align_corners(parser: Any) -> None:
     )
 
 
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("the machine")
+    group.add_argument(
+        "--low-ram",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="read the transformer anew for every step (where it does not fit otherwise)",
+    )
+    group.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
+    group.add_argument(
+        "--dtype",
+        choices=("bfloat16", "float16", "float32"),
+        help="what large matrices are computed in (as they are stored); float16 suits M1 and M2",
+    )
+    group.add_argument(
+        "--dense-rows",
+        type=int,
+        metavar="TOKENS",
+        help="from how many on quantized matrices are expanded before they are multiplied (by the chip)",
+    )
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    """Those options, as HappyHorse.load takes them."""
+    from ..precision import DTYPES
+
+    dtype = None if options.dtype is None else DTYPES[options.dtype]
+    return {"dtype": dtype, "low_ram": options.low_ram, "dense_rows": options.dense_rows}
+
+
 def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
     from .. import metadata
@@ -126,23 +159,33 @@ def run(options: argparse.Namespace) -> None:
     model = before.get("model", "tiny") if options.model is None else options.model
     if before and options.model is None:
         say(f"The model is the clip's: {model}")
-    horse = HappyHorse.load(model)
+    horse = HappyHorse.load(model, **machine(options))
     kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
     if before.get("variant", horse.variant) != horse.variant:
         said = {name for name in OF_VARIANT if getattr(options, name) is not None}
         arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in said}
+    if options.dry_run:
+        return _show_plan(horse, arguments)
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
-        states = horse.stream(**(arguments | {"seed": seed}))
+        states = horse.stream(**arguments | {"seed": seed}, force=options.force, keep_frames=False)
         try:
-            clip, complete = _run(horse, noting(kept, states), output, options.keep_stopped)
-            output.save(clip, started)
+            complete = _run(horse, noting(kept, states), output, options)
+            output.save(started)
         except BaseException:
+            output.drop()
             output.say_what_is_kept()
             raise
         if not complete:
-            stopped = clip.settings.get("stopped")
+            stopped = output.settings.get("stopped")
             raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
+
+
+def _show_plan(horse: HappyHorse, arguments: dict[str, Any]) -> None:
+    plan = horse.plan(**arguments)
+    print(plan.table())
+    if not plan.fits:
+        print(horse.refusal(plan))
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
@@ -199,31 +242,37 @@ def _read_text(data: bytes, where: str) -> str:
         raise RequestError(f"{where} is no text: write it in UTF-8.") from error
 
 
-def _run(horse: HappyHorse, states: Iterable[State], output: Output, keep_stopped: bool) -> tuple[Clip, bool]:
-    """Runs to the end, or as far as it gets before it is stopped; says which of the two."""
+def _run(horse: HappyHorse, states: Iterable[State], output: Output, options: argparse.Namespace) -> bool:
+    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end."""
     latents: Latents | None = None
     try:
         for state in with_bars(states):
             latents = state.latents or latents
             if state.stage in ("denoise", "upscale") and state.step == state.steps and latents is not None:
                 output.keep(latents, state.settings["upscale"] if state.stage == "denoise" else None)
-        assert state.clip is not None
-        return state.clip, True
+            output.take(state)
+        return True
     except KeyboardInterrupt:
-        if not keep_stopped or latents is None:
+        if not options.keep_stopped or latents is None:
             raise
     say("Stopping: what there is will be decoded. Stop once more to drop it.")
+    output.drop()
     output.keep(latents)
-    *_, last = with_bars(horse.finish(latents))
-    assert last.clip is not None
-    return last.clip, False
+    for state in with_bars(horse.finish(latents, force=options.force, keep_frames=False)):
+        output.take(state)
+    return False
 
 
 def noting(before: dict[str, Any], states: Iterator[State]) -> Iterator[State]:
-    """Passes the states on, and says first why they will not lead to the clip that was there before."""
+    """Passes the states on, and says first what the run will take, and why it will not lead to the clip that
+    was there before."""
     from .. import metadata
 
+    planned = False
     for state in states:
+        if not planned and state.plan is not None:
+            say(str(state.plan))
+        planned = True
         if before and (changes := metadata.differences(before, state.settings)):
             say(f"Note: this will not be the same clip: {', '.join(changes)}.")
         before = {}

@@ -12,8 +12,11 @@ from ..files import expanded, numbered, partial_beside, rename_to_free
 from .terminal import say
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from ..latents import Latents
-    from ..media import Clip
+    from ..media import Film
+    from ..run import State
 
 VIDEO, SETTINGS, LATENTS = ".mp4", ".json", ".latents.safetensors"
 BASE = f".before-upscaling{LATENTS}"
@@ -35,6 +38,10 @@ class Output:
         self.clip: Path | None = None  # the one in the making, once there is a file of it
         self.kept: dict[Path, str] = {}  # its latents, and the command that goes on from them
         self.not_kept: HappyHorseError | None = None  # why they are not
+        self.film: Film | None = None
+        self.settings: dict[str, Any] = {}  # those of the clip
+        self.writing = 0.0  # seconds that went into its file
+        self.sound: np.ndarray | None = None
 
     def keep(self, latents: Latents, upscale: str | None = None) -> None:
         """Saves latents as soon as they are there, as what comes after may fail; `upscale` says to what
@@ -54,18 +61,47 @@ class Output:
         for path, command in list(self.kept.items())[-1:]:
             say(f"The latents are kept: happyhorse {command} {path}")
 
-    def save(self, clip: Clip, started: float) -> None:
-        """Saves the clip and says so; `started` is when its making began. Raises HappyHorseError if that
+    def take(self, state: State) -> None:
+        """Writes what has been decoded into the clip. Raises HappyHorseError where that fails."""
+        from ..media import Film
+
+        started = time.monotonic()
+        if state.sound is not None:
+            self.sound = state.sound
+        if state.frames is not None:
+            if self.film is None:
+                self.clip = self.clip or self._free(state.settings["seed"])
+                assert self.sound is not None
+                self.film = Film(self.clip, self.sound, state.settings)
+                self.settings, self.writing = state.settings, 0.0
+            self.film.add(state.frames)
+            self.writing += time.monotonic() - started
+
+    def drop(self) -> None:
+        """Leaves nothing of a clip that is not whole."""
+        if self.film is not None:
+            self.film.drop()
+        self.film = None
+
+    def save(self, started: float) -> None:
+        """Completes the clip and says so; `started` is when its making began. Raises HappyHorseError if that
         fails, or if its latents could not be kept."""
-        path = clip.save(self.clip or self._free(clip.settings["seed"]), overwrite=False)
+        from ..media import FPS
+        from ..observing import record_saving
+
+        assert self.film is not None
+        before = time.monotonic()
+        path = self.film.save(overwrite=False)
+        frames, height, width = self.film.shape
+        record_saving(frames * height * width, self.writing + time.monotonic() - before)
+        self.drop()
         self.clip, self.kept = None, {}
-        frames, height, width, _ = clip.video.shape
         say(
-            f"{path}: {frames} frames of {width}×{height}, {frames / clip.fps:.2f} s, "
-            f"seed {clip.settings['seed']}, made in {time.monotonic() - started:.1f} s"
+            f"{path}: {frames} frames of {width}×{height}, {frames / FPS:.2f} s, "
+            f"seed {self.settings['seed']}, made in {time.monotonic() - started:.1f} s"
         )
         if self.with_settings:
-            _save_settings(clip.settings, path.with_suffix(SETTINGS))
+            _save_settings(self.settings, path.with_suffix(SETTINGS))
         if self.not_kept is not None:
             raise self.not_kept
 
