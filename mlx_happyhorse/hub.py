@@ -229,7 +229,7 @@ def _downloaded(name: str) -> Path | None:
     """A model that was downloaded under a name, in whatever precision. Raises RequestError if in several."""
     if Path(name).name != name:
         return None
-    if (home() / name / "config.json").is_file():
+    if os.path.isfile(home() / name / "config.json"):  # noqa: PTH113, Path.is_file raises for a name too long
         return home() / name
     found = [config.parent for config in home().glob(f"{name}-*/config.json")] if name in PUBLISHED else []
     if len(found) > 1:

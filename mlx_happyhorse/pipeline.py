@@ -11,7 +11,6 @@ from typing import Any, Unpack, cast
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
 from . import hub, media, metadata, sampling, text_cache, upscaling, weights
 from .errors import RequestError
@@ -32,6 +31,7 @@ from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
 from .sanity import check_pixels
 from .sequence import PATCH
 
+DECODING = ["video_decoder", "audio_vae"]
 LARGE_NETWORKS = ("transformer", "upscaler_540p", "upscaler_1080p")
 
 
@@ -109,6 +109,8 @@ class HappyHorse:
 
     def _plan(self, request: Request, picture: bool, recording: bool, begin: str = "text") -> Plan:
         texts = [request.prompt, *request.avoided.values()]
+        for name in _needed(request, picture) if begin != "sound" else DECODING:
+            self._check_held(name)
         new = [] if begin == "sound" else sorted(set(texts) - text_cache.known(texts, self._encoder))
         planner = Planner(self.folder, self.dtype, self.machine)
         return planner.plan(request, Inputs(picture, recording, tuple(new), begin), self.low_ram)
@@ -146,7 +148,7 @@ class HappyHorse:
         recording = None if audio is None else open_recording(audio)
         defaults = self.config["sampling"]
         request = self.request(prompt, **follow_inputs(settings, defaults, picture, recording))
-        needed = _needed(request, picture)
+        needed = _needed(request, picture is not None)
         plan = self._plan(request, picture is not None, recording is not None)
         if not force:
             self._check_fit(plan)
@@ -182,7 +184,7 @@ class HappyHorse:
         if settings.get("upscale") is None:
             if given := [name for name, value in settings.items() if value is not None]:
                 raise RequestError(f"{given[0]} does nothing without upscale, which says to what size.")
-            self._check_components(["video_decoder", "audio_vae"])
+            self._check_components(DECODING)
             plan = self._plan_decoding(latents)
             if not force:
                 self._check_fit(plan)
@@ -193,7 +195,7 @@ class HappyHorse:
         request = self._complete(asked.pop("prompt"), cast(Settings, asked))
         if latents.video.shape[:3] != request.latent_shapes[0] or len(latents.audio) != request.sounds:
             raise RequestError("these latents do not have the size that their settings speak of.")
-        needed = _needed(request, latents.picture)
+        needed = _needed(request, latents.picture is not None)
         plan = self._plan(request, latents.picture is not None, latents.soundtrack is not None, "upscale")
         if not force:
             self._check_fit(plan)
@@ -283,7 +285,8 @@ class HappyHorse:
         features = text_cache.load(prompts, self._encoder)
         if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in features]:
             features |= (new := dict(zip(missing, self._read_texts(missing), strict=True)))
-            text_cache.store(new, self._encoder)
+            whole = {prompt: x for prompt, x in new.items() if len(x) < MAX_TOKENS}  # of others, warn again
+            text_cache.store(whole, self._encoder)
         return [features[prompt] for prompt in prompts]
 
     def _read_texts(self, prompts: list[str]) -> list[mx.array]:
@@ -449,10 +452,10 @@ def _last_clip(states: Iterable[State], on_progress: Callable[[State], None] | N
     return state.clip
 
 
-def _needed(request: Request, picture: Image.Image | None) -> list[str]:
+def _needed(request: Request, picture: bool) -> list[str]:
     """The components of a run."""
-    names = ["text_encoder", "transformer", "video_decoder", "audio_vae"]
-    if picture is not None:
+    names = ["text_encoder", "transformer", *DECODING]
+    if picture:
         names.append("video_encoder")
     if request.upscale is not None:
         names.append(f"upscaler_{request.upscale}")

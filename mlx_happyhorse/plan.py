@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from . import costs, streaming, timings, weights
 from .costs import Arithmetic, Tokens
-from .errors import RequestError
+from .errors import ModelError, RequestError
 from .machine import GB, Machine
 from .memory import CACHE_BYTES
 from .models.audio_vae import AudioVAEConfig
@@ -303,11 +303,14 @@ class Planner:
 
     def _network(self, component: str) -> Network:
         if component not in self.networks:
-            config = weights.read_json(self.folder / component / "config.json")
+            folder = self.folder / component
+            config = weights.read_json(folder / "config.json")
             computes = component == "transformer" or component.startswith("upscaler")
-            self.networks[component] = Network(
-                config, weights.sizes(config, self.dtype if computes else None)
-            )
+            try:
+                sizes = weights.sizes(config, self.dtype if computes else None)
+            except ModelError as error:
+                raise ModelError(f"{folder} cannot be used: {error}") from error
+            self.networks[component] = Network(config, sizes)
         return self.networks[component]
 
     def _arithmetic(self, network: Network) -> Arithmetic:

@@ -78,16 +78,14 @@ def load(
 
     try:
         model = build(config)
-        stored = str(config.get("dtype", "float32"))
-        if stored not in DTYPES:
-            raise ModelError(f"its dtype {stored!r} is unknown.")
+        stored = _stored(config)
         weights = read()
         check(model, {k: w.shape for k, w in weights.items()})
     except ModelError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or DTYPES[stored]
+        model.dtype = dtype or stored
     if isinstance(model, Transformer | TextEncoder):
         model.work = work
         if streamed:
@@ -119,13 +117,20 @@ def parameters(model: nn.Module) -> dict[str, mx.array]:
 
 def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
     """Bytes that a network's tensors take in memory, by name, read from its config alone."""
-    computed = dtype or DTYPES[str(config.get("dtype", "float32"))]
+    model, computed = build(config), dtype or _stored(config)
     return {
         name: tensor.size * (computed.size if is_cast(config["type"], name) else tensor.itemsize)
         if tensor.dtype != mx.uint32
         else tensor.nbytes
-        for name, tensor in parameters(build(config)).items()
+        for name, tensor in parameters(model).items()
     }
+
+
+def _stored(config: dict[str, Any]) -> mx.Dtype:
+    stored = str(config.get("dtype", "float32"))
+    if stored not in DTYPES:
+        raise ModelError(f"its dtype {stored!r} is unknown.")
+    return DTYPES[stored]
 
 
 def read_json(path: Path) -> dict[str, Any]:
