@@ -89,15 +89,16 @@ TOP = {
 }
 
 
-def main(folder: Path) -> None:
+def write(folder: Path, networks: dict[str, dict[str, Any]]) -> None:
+    """A model folder of networks with random weights, by their configs."""
     folder.mkdir(parents=True)
-    for i, (name, config) in enumerate(NETWORKS.items()):
+    for i, (name, config) in enumerate(networks.items()):
         (folder / name).mkdir()
         write_json(folder / name / "config.json", config)
         tensors = _random_weights(config, mx.random.key(SEED + i))
         mx.save_safetensors(str(folder / name / "model.safetensors"), tensors, {"format": "mlx"})
     _tokenizer().save(str(folder / "text_encoder" / "tokenizer.json"))
-    for name in NETWORKS:
+    for name in networks:
         write_sums(folder / name, [file.name for file in (folder / name).iterdir()])
     write_json(folder / "config.json", TOP)
 
@@ -137,4 +138,4 @@ def _tokenizer() -> Tokenizer:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    write(Path(sys.argv[1]), NETWORKS)

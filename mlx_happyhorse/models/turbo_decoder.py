@@ -22,7 +22,7 @@ from .normalization import denormalize
 from .video_vae import PATCH, interleave_frames, nearest_upsample, unpatchify
 
 OVERLAP = 4  # pixel frames decoded from one latent frame of context
-RUN_ELEMENTS = 1 << 24  # numbers in the frames that a layer computes at a time, unless one has more
+RUN_ELEMENTS = 1 << 22  # numbers in the frames that a layer computes at a time; one frame may have more
 
 Frames = Iterator[mx.array]
 Layer = Callable[[mx.array], mx.array]
