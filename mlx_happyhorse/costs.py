@@ -18,7 +18,7 @@ from .models.matmul import EXPANDED, Work
 from .models.text_encoder import TextEncoderConfig
 from .models.transformer import TransformerConfig, local_windows
 from .models.turbo_decoder import TurboDecoderConfig
-from .models.video_vae import CHUNK, VideoVAEConfig
+from .models.video_vae import VideoVAEConfig
 
 FP32 = 4
 
@@ -169,10 +169,12 @@ class Convolution(NamedTuple):
         return 2.0 * self.pixels * self.inputs * self.outputs * self.taps * self.depth
 
 
-def turbo_convolutions(config: TurboDecoderConfig, height: int, width: int) -> list[tuple[Convolution, int]]:
-    """All of them over a full window, with how many frames it makes of that; sizes are of the latents."""
+def turbo_convolutions(
+    config: TurboDecoderConfig, latents: int, height: int, width: int
+) -> list[tuple[Convolution, int]]:
+    """All of them over the longest window, with how many frames it makes of that; sizes are of the latents."""
+    length = config.first_window if latents <= config.first_window else config.window + 2
     scale, times = 1, 1
-    length = max(config.first_window, config.window) + 2
     widths = (*config.widths, config.widths[-1])
     found: list[tuple[Convolution, int]] = []
 
@@ -201,26 +203,26 @@ def turbo_convolutions(config: TurboDecoderConfig, height: int, width: int) -> l
     return found
 
 
-def turbo_peak(config: TurboDecoderConfig, height: int, width: int, how: Arithmetic) -> int:
+def turbo_peak(config: TurboDecoderConfig, latents: int, height: int, width: int, how: Arithmetic) -> int:
     """Of a long clip: the frames that every layer holds for the next ones, and the largest convolution."""
-    layers = [layer for layer, _ in turbo_convolutions(config, height, width)]
+    layers = [layer for layer, _ in turbo_convolutions(config, latents, height, width)]
     held = sum(FP32 * x.pixels * x.inputs * (1 + x.frames / 2) for x in layers if x.depth > 1)
     return int(held) + max(layer.peak(how) for layer in layers)
 
 
 def turbo_flops(config: TurboDecoderConfig, latents: int, height: int, width: int) -> float:
     windows = math.ceil(latents / config.window)
-    return windows * sum(x.flops * frames for x, frames in turbo_convolutions(config, height, width))
+    return windows * sum(x.flops * frames for x, frames in turbo_convolutions(config, latents, height, width))
 
 
-def wan_convolutions(config: VideoVAEConfig, height: int, width: int) -> list[Convolution]:
-    """The decoder's, or the encoder's the other way round; sizes are of the latents."""
+def wan_decoding(config: VideoVAEConfig, height: int, width: int) -> list[Convolution]:
+    """The decoder's convolutions over a latent frame; sizes are of the latents."""
     widths = [config.width * m for m in (config.multipliers[-1], *reversed(config.multipliers))]
-    found = [Convolution(height * width, 1, config.latent_channels, widths[0])]
-    found += [Convolution(height * width, 1, widths[0], widths[0])] * 4
     pixels, frames = height * width, 1
+    found = [Convolution(pixels, 1, config.latent_channels, widths[0])]
+    found += [Convolution(pixels, 1, widths[0], widths[0])] * 4
     for i, (inputs, outputs) in enumerate(pairwise(widths)):
-        found += [Convolution(pixels, frames, inputs, outputs)]
+        found.append(Convolution(pixels, frames, inputs, outputs))
         found += [Convolution(pixels, frames, outputs, outputs)] * (2 * config.residual_blocks + 1)
         if i < len(config.multipliers) - 1:
             if config.temporal[::-1][i]:
@@ -231,19 +233,30 @@ def wan_convolutions(config: VideoVAEConfig, height: int, width: int) -> list[Co
     return [*found, Convolution(pixels, frames, widths[-1], 12)]
 
 
-def wan_peak(config: VideoVAEConfig, height: int, width: int, how: Arithmetic, frames: int = CHUNK) -> int:
-    """One chunk: what every convolution remembers of the one before, and the largest at work. A single
-    frame is a quarter of the work of a chunk, and nothing needs to be remembered for it."""
-    layers = wan_convolutions(config, height, width)
-    if frames == 1:
-        layers = [x._replace(frames=1) for x in layers]
+def wan_encoding(config: VideoVAEConfig, height: int, width: int) -> list[Convolution]:
+    """The encoder's convolutions over a first frame; sizes are of the latents."""
+    widths = [config.width * m for m in (1, *config.multipliers)]
+    pixels = height * width * 4 ** (len(config.multipliers) - 1)
+    found = [Convolution(pixels, 1, 12, widths[0])]
+    for i, (inputs, outputs) in enumerate(pairwise(widths)):
+        found.append(Convolution(pixels, 1, inputs, outputs))
+        found += [Convolution(pixels, 1, outputs, outputs)] * (2 * config.residual_blocks - 1)
+        if i < len(config.multipliers) - 1:
+            pixels //= 4
+            found.append(Convolution(pixels, 1, outputs, outputs, depth=1))
+    found += [Convolution(pixels, 1, widths[-1], widths[-1])] * 4
+    return [*found, Convolution(pixels, 1, widths[-1], 2 * config.latent_channels)]
+
+
+def wan_peak(layers: list[Convolution], how: Arithmetic) -> int:
+    """What every convolution remembers of the frames before, what goes around it, and the largest at work."""
     held = sum(FP32 * x.pixels * x.inputs * 2 for x in layers if x.depth > 1)
-    kept = max(FP32 * x.pixels * x.frames * x.inputs for x in layers)
-    return held + kept + max(layer.peak(how) for layer in layers)
+    around = max(FP32 * x.pixels * x.frames * x.inputs for x in layers)
+    return held + around + max(layer.peak(how) for layer in layers)
 
 
-def wan_flops(config: VideoVAEConfig, latents: int, height: int, width: int) -> float:
-    return latents * sum(x.flops * x.frames for x in wan_convolutions(config, height, width))
+def wan_flops(layers: list[Convolution]) -> float:
+    return sum(x.flops * x.frames for x in layers)
 
 
 def audio_peak(config: AudioVAEConfig, latents: int, how: Arithmetic, encoding: bool = False) -> int:
@@ -254,7 +267,7 @@ def audio_peak(config: AudioVAEConfig, latents: int, how: Arithmetic, encoding: 
     for _, narrow, stride in reversed(levels):
         rate *= stride
         peaks.append(FP32 * window * rate * narrow)
-    return max(peaks) * (6 if how.unrolled else 5)
+    return int(max(peaks) * (11.5 if how.unrolled else 5))
 
 
 def audio_flops(config: AudioVAEConfig, latents: int) -> float:

@@ -232,8 +232,9 @@ class Planner:
         config = VideoVAEConfig.from_dict(network.config)
         places = [(height // 16, width // 16) for width, height in sizes]
         how = self._arithmetic(network)
-        peak = max(costs.wan_peak(config, *place, how, frames=1) for place in places)
-        work = sum(costs.wan_flops(config, 1, *place) / 4 for place in places)
+        layers = [costs.wan_encoding(config, *place) for place in places]
+        peak = max(costs.wan_peak(x, how) for x in layers)
+        work = sum(costs.wan_flops(x) for x in layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
         return self._stage("image", network.bytes + peak + features, work, seconds, "float32")
 
@@ -244,12 +245,13 @@ class Planner:
         count = request.latent_shapes[0][0]
         if network.config["type"] == "turbo_decoder":
             turbo = TurboDecoderConfig.from_dict(network.config)
-            peak = costs.turbo_peak(turbo, *place, how)
+            peak = costs.turbo_peak(turbo, count, *place, how)
             work = costs.turbo_flops(turbo, count, *place)
         else:
             wan = VideoVAEConfig.from_dict(network.config)
-            peak = costs.wan_peak(wan, *place, how)
-            work = costs.wan_flops(wan, count, *place)
+            layers = costs.wan_decoding(wan, *place)
+            peak = costs.wan_peak(layers, how)
+            work = count * costs.wan_flops(layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
         return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, "float32")
 
