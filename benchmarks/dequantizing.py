@@ -92,9 +92,7 @@ def main() -> None:
         for bits in (4, 8):
             for dtype, one in ROUNDING.items():
                 of_sum = 2 * max(one, 2.0**-24 * math.sqrt(inputs))  # either result's
-                print(
-                    f"\n{inputs} → {outputs}, {bits} bits, {dtype}; differences up to {of_sum:.1e} are rounding"
-                )
+                print(f"\n{inputs} → {outputs}, {bits} bits, {dtype}; up to {of_sum:.1e} is rounding")
                 print("   rows   quantized ms   dense ms   quantized/dense   difference")
                 first = crossover(series(matrix(inputs, outputs, bits, dtype), inputs, dtype))
                 print(

@@ -161,7 +161,7 @@ class Convolution(NamedTuple):
         taken = self.pixels * (self.frames + self.depth - 1) * self.inputs
         unrolled = taken + self.pixels * self.frames * self.inputs * self.taps * self.depth
         made = self.pixels * self.frames * self.outputs
-        return FP32 * (2 * taken + 2 * made + (unrolled if how.unrolled else 0))
+        return FP32 * (taken + 2 * made + (unrolled if how.unrolled else 0))
 
     @property
     def flops(self) -> float:
@@ -172,7 +172,7 @@ class Convolution(NamedTuple):
 def turbo_convolutions(
     config: TurboDecoderConfig, latents: int, height: int, width: int
 ) -> list[tuple[Convolution, int]]:
-    """All of them over the longest window, with how many frames it makes of that; sizes are of the latents."""
+    """All of them over the longest window, with how many frames each makes; sizes are of the latents."""
     length = config.first_window if latents <= config.first_window else config.window + 2
     scale, times = 1, 1
     widths = (*config.widths, config.widths[-1])
@@ -206,7 +206,7 @@ def turbo_convolutions(
 def turbo_peak(config: TurboDecoderConfig, latents: int, height: int, width: int, how: Arithmetic) -> int:
     """Of a long clip: the frames that every layer holds for the next ones, and the largest convolution."""
     layers = [layer for layer, _ in turbo_convolutions(config, latents, height, width)]
-    held = sum(FP32 * x.pixels * x.inputs * (1 + x.frames / 2) for x in layers if x.depth > 1)
+    held = sum(FP32 * x.pixels * x.inputs * (1 + x.frames / 3) for x in layers if x.depth > 1)
     return int(held) + max(layer.peak(how) for layer in layers)
 
 
@@ -250,8 +250,13 @@ def wan_encoding(config: VideoVAEConfig, height: int, width: int) -> list[Convol
 
 def wan_peak(layers: list[Convolution], how: Arithmetic) -> int:
     """What every convolution remembers of the frames before, what goes around it, and the largest at work."""
-    held = sum(FP32 * x.pixels * x.inputs * 2 for x in layers if x.depth > 1)
-    around = max(FP32 * x.pixels * x.frames * x.inputs for x in layers)
+    held, peaks = 0, []
+    for layer in layers:
+        held += FP32 * layer.pixels * layer.inputs * 2 if layer.depth > 1 else 0
+        peaks.append(held + FP32 * layer.pixels * layer.frames * layer.inputs + layer.peak(how))
+    if layers[-1].frames == 1:
+        return max(peaks)
+    around = max(2 * FP32 * x.pixels * x.frames * x.inputs for x in layers)
     return held + around + max(layer.peak(how) for layer in layers)
 
 
@@ -267,7 +272,7 @@ def audio_peak(config: AudioVAEConfig, latents: int, how: Arithmetic, encoding: 
     for _, narrow, stride in reversed(levels):
         rate *= stride
         peaks.append(FP32 * window * rate * narrow)
-    return int(max(peaks) * (11.5 if how.unrolled else 5))
+    return int(max(peaks) * ((10.3 if encoding else 11.5) if how.unrolled else 5))
 
 
 def audio_flops(config: AudioVAEConfig, latents: int) -> float:
