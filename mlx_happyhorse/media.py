@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator
@@ -103,6 +104,11 @@ class Film:
             self.file.mux(self.video.encode(None))
             self.file.close()
             return self.beside.replace(self.path) if overwrite else rename_to_free(self.beside, self.path)
+
+    @property
+    def pixels(self) -> int:
+        """Of all frames together."""
+        return math.prod(self.shape)
 
     def drop(self) -> None:
         """Leaves nothing behind of what was not saved."""

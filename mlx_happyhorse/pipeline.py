@@ -21,7 +21,7 @@ from .memory import explained, limits
 from .models.transformer import Transformer, TransformerConfig
 from .observing import observed
 from .picture import Picture, digest, open_picture
-from .plan import STREAMED_ROWS, DoesNotFit, Inputs, Plan, Planner, refusal
+from .plan import STREAMED_ROWS, DoesNotFit, Inputs, Plan, Planner, bits_of, refusal
 from .precision import DTYPES
 from .prompts import MAX_TOKENS, NEGATIVE_PROMPT, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
@@ -431,6 +431,11 @@ class HappyHorse:
                 f"Where it was downloaded: happyhorse download magihuman-{self.variant} "
                 f"--components {component} (and --mlx-path, if it was given)."
             )
+
+    @property
+    def bits(self) -> str:
+        """How the transformer's large matrices are stored: "4 bits", say, or "bfloat16"."""
+        return bits_of(weights.read_json(self.folder / "transformer" / "config.json"))
 
     @property
     def latent_channels(self) -> tuple[int, int]:

@@ -139,8 +139,13 @@ class Network(NamedTuple):
 
     @property
     def bits(self) -> str:
-        quantization = self.config.get("quantization")
-        return f"{quantization['bits']} bits" if quantization else str(self.config.get("dtype", "float32"))
+        return bits_of(self.config)
+
+
+def bits_of(config: dict[str, Any]) -> str:
+    """How a network's large matrices are stored: "4 bits", say, or "bfloat16"."""
+    quantization = config.get("quantization")
+    return f"{quantization['bits']} bits" if quantization else str(config.get("dtype", "float32"))
 
 
 def module_of(name: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
 from ..version import __version__
-from . import check, convert, download, finish, generate, info
+from . import bench, check, convert, download, finish, generate, info
 from .terminal import say
 
 COMMANDS = {
@@ -27,6 +27,7 @@ COMMANDS = {
     "download": (download.add, download.run),
     "convert": (convert.add, convert.run),
     "check": (check.add, check.run),
+    "bench": (bench.add, bench.run),
 }
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 

@@ -115,7 +115,7 @@ def add_align_corners(parser: Any) -> None:
     )
 
 
-def add_machine(parser: argparse.ArgumentParser) -> None:
+def add_machine(parser: argparse.ArgumentParser, forced: bool = True) -> None:
     group = parser.add_argument_group("the machine")
     group.add_argument(
         "--low-ram",
@@ -123,7 +123,8 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="read the transformer anew for every step (where it does not fit otherwise)",
     )
-    group.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
+    if forced:
+        group.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
     group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),

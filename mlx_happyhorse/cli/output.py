@@ -93,7 +93,7 @@ class Output:
         before = time.monotonic()
         path = self.film.save(overwrite=False)
         frames, height, width = self.film.shape
-        record_saving(frames * height * width, self.writing + time.monotonic() - before)
+        record_saving(self.film.pixels, self.writing + time.monotonic() - before)
         self.drop()
         self.clip, self.kept = None, {}
         say(
