@@ -71,7 +71,7 @@ class HappyHorse:
         chip likes it."""
         if not isinstance(model, str | Path):
             raise RequestError(f"a model is a name, a Hub repo or a folder, not {model!r}.")
-        if dtype not in (None, *DTYPES.values()):
+        if dtype is not None and not (isinstance(dtype, mx.Dtype) and dtype in DTYPES.values()):
             raise RequestError(f"dtype is one of {', '.join(map(str, DTYPES.values()))}, not {dtype!r}.")
         if dense_rows is not None and not dense_rows >= 1:
             raise RequestError(f"dense_rows is a number of tokens from 1, not {dense_rows!r}.")

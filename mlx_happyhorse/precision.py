@@ -22,7 +22,7 @@ def cast(
     """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`."""
     return {
         name: tensor.astype(dtype, stream=stream)
-        if is_cast(kind, name) and tensor.dtype != mx.uint32
+        if is_cast(kind, name) and mx.issubdtype(tensor.dtype, mx.floating)
         else tensor
         for name, tensor in tensors.items()
     }

@@ -19,9 +19,8 @@ def check_latents(where: str, *latents: mx.array, dtype: mx.Dtype | None = None)
     """Raises BrokenRun for latents that are not finite, or all the same."""
     for array in latents:
         if not mx.isfinite(array).all().item():
-            raise BrokenRun(
-                f"{where}: the latents are no numbers any more. {OVERFLOW if dtype == mx.float16 else CAUSES}"
-            )
+            why = CAUSES if dtype is None or dtype != mx.float16 else OVERFLOW
+            raise BrokenRun(f"{where}: the latents are no numbers any more. {why}")
         if array.size > 1 and (array.max() == array.min()).item():
             raise BrokenRun(f"{where}: all latents are the same. {CAUSES}")
 

@@ -118,12 +118,12 @@ def parameters(model: nn.Module) -> dict[str, mx.array]:
 def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
     """Bytes that a network's tensors take in memory, by name, read from its config alone."""
     model, computed = build(config), dtype or _stored(config)
-    return {
-        name: tensor.size * (computed.size if is_cast(config["type"], name) else tensor.itemsize)
-        if tensor.dtype != mx.uint32
-        else tensor.nbytes
-        for name, tensor in parameters(model).items()
-    }
+
+    def itemsize(name: str, tensor: mx.array) -> int:
+        casts = is_cast(config["type"], name) and mx.issubdtype(tensor.dtype, mx.floating)
+        return computed.size if casts else tensor.itemsize
+
+    return {name: tensor.size * itemsize(name, tensor) for name, tensor in parameters(model).items()}
 
 
 def _stored(config: dict[str, Any]) -> mx.Dtype:

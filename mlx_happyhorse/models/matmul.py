@@ -52,16 +52,16 @@ def linear(layer: nn.Module, x: mx.array, work: Work) -> mx.array:
         return layer(x)
     out = []
     for rows in split(slice(0, len(layer.scales)), max(EXPANDED // x.shape[-1], 1)):
-        weight = _dequantized(layer, rows).T
+        weight = _dequantized(layer, rows, x.dtype).T
         out.append(x @ (mx.contiguous(weight) if wide else weight))
         mx.eval(out[-1])
     return join(out, axis=-1)
 
 
-def _dequantized(layer: nn.Module, rows: slice) -> mx.array:
+def _dequantized(layer: nn.Module, rows: slice, dtype: mx.Dtype) -> mx.array:
     biases = layer.get("biases")
     parts = layer.weight[rows], layer.scales[rows], None if biases is None else biases[rows]
-    return mx.dequantize(*parts, layer.group_size, layer.bits, layer.mode)
+    return mx.dequantize(*parts, layer.group_size, layer.bits, layer.mode, dtype=dtype)
 
 
 def join(parts: list[mx.array], axis: int = 0) -> mx.array:
