@@ -53,6 +53,7 @@ class CausalConv3d(nn.Module):
             past = mx.zeros((x.shape[0], frames, *x.shape[2:]), x.dtype)
         x = mx.concatenate([past, x], axis=1)
         stream[id(self)] = mx.contiguous(x[:, -frames:])  # a view would hold the rest too
+        mx.eval(stream[id(self)])
         return x
 
 

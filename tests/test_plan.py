@@ -1,0 +1,230 @@
+"""What a run will take: planned beforehand, refused where it does not fit, bettered by what runs took."""
+
+import json
+from dataclasses import replace
+
+import mlx.core as mx
+import pytest
+
+from mlx_happyhorse import HappyHorse, RequestError, timings
+from mlx_happyhorse.bench import PROMPT
+from mlx_happyhorse.cli import main
+from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
+from mlx_happyhorse.plan import DoesNotFit, duration
+from mlx_happyhorse.timings import Timing
+
+GB = 10**9
+SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
+pytestmark = pytest.mark.filterwarnings("ignore:tiny")
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def horse_on(usable: float, low_ram: bool | None = None) -> HappyHorse:
+    horse = HappyHorse.load("tiny", low_ram=low_ram)
+    horse.machine = replace(horse.machine, usable=int(usable))
+    return horse
+
+
+@pytest.mark.parametrize(
+    ("name", "like", "known"),
+    [
+        ("Apple M4 Max", "M4 Max", True),
+        ("Apple M1", "M1", True),
+        ("Apple M5 Pro", "M5 Pro", True),
+        ("Apple M9 Max", "M5 Max", False),
+        ("Apple M4 Ultra", "M3 Ultra", False),
+        ("Apple Paravirtual device", "M1", False),
+    ],
+)
+def test_a_chip_is_the_nearest_in_the_table(name, like, known):
+    machine = mac(name, 64 * GB, 48 * GB)
+    assert (machine.chip, machine.known) == (CHIPS[like], known)
+
+
+def test_no_dispatch_of_a_chip_lasts_longer_than_half_a_second():
+    for name, chip in CHIPS.items():
+        work = mac(f"Apple {name}", 64 * GB, 48 * GB).work
+        assert work.flops == chip.tflops * 1e12 / 2
+        for keys in (4300, 15_000, 66_000):
+            assert work.most_rows(4 * keys * 5120) * 4 * keys * 5120 <= chip.tflops * 1e12 / 2
+
+
+def test_this_machine_is_known_well_enough():
+    machine = this_machine()
+    assert machine.name and GB < machine.usable < machine.memory
+    assert machine.backend in ("cpu", "metal", "cuda")
+
+
+def test_a_plan_has_the_stages_of_the_run(home):
+    horse = HappyHorse.load("tiny")
+    plan = horse.plan("a ball", upscale="540p", upscale_size=(96, 64), **SHORT)
+    states = list(horse.stream("a ball", upscale="540p", upscale_size=(96, 64), **SHORT))
+    assert [s.name for s in plan.stages] == [*dict.fromkeys(s.stage for s in states), "save"]
+    assert all(stage.bytes > 0 and stage.seconds > 0 for stage in plan.stages)
+    assert states[0].plan == plan and not plan.recorded
+    assert str(plan).endswith("96×64, 9 frames") and "peak 0." in str(plan)
+    lefts = [state.seconds_left for state in states]
+    assert lefts[0] > 0 and lefts[-1] == pytest.approx(plan.stages[-1].seconds)
+
+
+def test_a_prompt_that_was_read_before_is_not_read_again(home, monkeypatch):
+    horse = HappyHorse.load("tiny")
+    first = horse.encode_text("a red ball")
+    assert "text" not in [stage.name for stage in horse.plan("a red ball", **SHORT).stages]
+    assert "text" in [stage.name for stage in horse.plan("a green ball", **SHORT).stages]
+    monkeypatch.setattr(HappyHorse, "_read_texts", lambda *_: pytest.fail("it was read again"))
+    assert mx.array_equal(HappyHorse.load("tiny").encode_text("a red ball"), first)
+
+
+def test_damaged_caches_do_no_harm(home):
+    horse = HappyHorse.load("tiny")
+    first = horse.encode_text("a red ball")
+    for file in (home / "prompts").iterdir():
+        file.write_bytes(b"damaged")
+    (home / "timings.json").write_text('{"this": [1, "x"')
+    assert mx.array_equal(horse.encode_text("a red ball"), first)
+    assert horse.plan("a red ball", **SHORT).seconds > 0
+    list(horse.stream("a red ball", **SHORT))
+
+
+def test_times_of_runs_here_replace_the_table(home):
+    horse = HappyHorse.load("tiny")
+    guessed = {s.name: s.seconds for s in horse.plan("a ball", **SHORT).stages}
+    *_, last = horse.stream("a ball", **SHORT)
+    took = {stage.stage: stage.seconds for stage in last.taken}
+    planned = {s.name: s.seconds for s in horse.plan("another", **SHORT).stages}
+    assert guessed.keys() == planned.keys()
+    for stage in ("text", "denoise", "sound", "picture"):
+        assert planned[stage] == pytest.approx(took[stage], rel=0.3)
+    longer = horse.plan("another", **SHORT | {"steps": 20}).stages
+    assert {s.name: s.seconds for s in longer}["denoise"] == pytest.approx(10 * took["denoise"], rel=0.3)
+
+
+def test_timings_of_other_machines_and_kinds_are_apart(home):
+    timings.record("this", [Timing("denoise 4 bits", 1e9, 2.0), Timing("denoise 4 bits", 1e12, 500.0)])
+    timings.record("that", [Timing("denoise 4 bits", 1e9, 9.0)])
+    known = timings.read("this")
+    assert timings.expected(known, "denoise 4 bits", 2e9) == 4.0
+    assert timings.expected(known, "denoise 4 bits", 9e11) == pytest.approx(450)
+    assert timings.expected(known, "denoise 8 bits", 1e9) is None
+    for _ in range(50):
+        timings.record("this", [Timing("denoise 4 bits", 1e9, 1.0)])
+    assert len(timings.read("this")) == timings.KEPT
+    assert len(json.loads(timings.file().read_text())["that"]) == 1
+
+
+def test_what_does_not_fit_is_refused_with_the_change_that_would(home):
+    asked = {"seconds": 4, "width": 448, "height": 256}
+    plan = HappyHorse.load("tiny").plan("a ball", **asked)
+    horse = horse_on(plan.needed - 1e6)
+    with pytest.raises(DoesNotFit, match="With --(seconds|width)") as refused:
+        horse.stream("a ball", **asked)
+    words = str(refused.value).split("With ")[1].removesuffix(" it fits.").split()
+    change = {flag[2:]: float(value) for flag, value in zip(words[::2], words[1::2], strict=True)}
+    change = {name: value if name == "seconds" else int(value) for name, value in change.items()}
+    assert horse.plan("a ball", **asked | change).fits
+    with pytest.raises(DoesNotFit, match="fewer bits"):
+        horse_on(1e6).stream("a ball", **asked)
+    assert next(iter(horse.stream("a ball", force=True, **asked))).stage == "text"
+
+
+def test_weights_are_streamed_where_they_do_not_fit_otherwise(home, monkeypatch):
+    big = horse_on(1e12).plan(PROMPT, **SHORT)
+    assert not big.low_ram and horse_on(1e12, low_ram=True).plan(PROMPT, **SHORT).low_ram
+    streamed = horse_on(1e12, low_ram=True).plan(PROMPT, **SHORT)
+    denoise = {s.name: s.bytes for s in streamed.stages}["denoise"]
+    assert denoise < {s.name: s.bytes for s in big.stages}["denoise"]
+
+
+def test_a_transformer_too_large_is_streamed_by_itself(home, tmp_path):
+    from mlx_happyhorse.convert import tiny
+
+    networks = {name: dict(config) for name, config in tiny.NETWORKS.items()}
+    networks["transformer"] |= {"num_layers": 40, "hidden_size": 256, "swiglu_size": 1024}
+    networks["video_decoder"] |= {"widths": [8, 8, 8, 8]}
+    tiny.write(tmp_path / "deep", networks)
+
+    def plan(usable: float, low_ram: bool | None = None):
+        horse = HappyHorse.load(tmp_path / "deep", low_ram=low_ram)
+        horse.machine = replace(horse.machine, usable=int(usable))
+        return horse, horse.plan("a ball", **SHORT)
+
+    whole = plan(1e12)[1]
+    assert whole.highest.name == "denoise" and not whole.low_ram
+    horse, tight = plan(whole.needed - 1)
+    assert tight.low_ram and tight.fits and "weights streamed" in str(tight)
+    assert len(list(horse.stream("a ball", **SHORT))) > 5
+    with pytest.raises(DoesNotFit, match="With --low-ram it fits"):
+        plan(whole.needed - 1, low_ram=False)[0].stream("a ball", **SHORT)
+
+
+def test_planned_memory_is_near_what_is_measured(home):
+    """The stages that matter; benchmarks/planned.py holds many runs against it."""
+    horse = HappyHorse.load("tiny")
+    asked = {"seconds": 1, "width": 224, "height": 128, "steps": 1}
+    *_, last = horse.stream("x", keep_frames=False, **asked)
+    planned = {stage.name: stage.bytes for stage in last.plan.stages}
+    measured = {stage.stage: stage.bytes for stage in last.taken}
+    if this_machine().backend == "cpu":
+        for stage in ("denoise", "sound", "picture"):
+            assert planned[stage] == pytest.approx(measured[stage], rel=0.25)
+
+
+def test_without_keeping_frames_they_come_in_the_states(home):
+    horse = HappyHorse.load("tiny")
+    clip = horse.generate("x", seed=3, **SHORT)
+    states = list(horse.stream("x", seed=3, keep_frames=False, **SHORT))
+    frames = [frame for s in states if s.frames is not None for frame in s.frames]
+    assert (clip.video == frames).all() and states[-1].clip is None
+    (sound,) = [s.sound for s in states if s.sound is not None]
+    assert (clip.audio == sound).all()
+
+
+def test_a_dry_run_shows_every_stage_and_makes_nothing(in_empty_folder, tmp_path, capsys):
+    assert main(["generate", "a ball", "--seconds", "0.36", "--dry-run", "--upscale", "540p"]) == 0
+    out = capsys.readouterr().out
+    for word in ("denoise", "upscale", "sound", "picture", "save", "may be used", "≈"):
+        assert word in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys, monkeypatch):
+    small = Machine("small", "cpu", 10**8, 10**8, CHIPS["M1"])
+    monkeypatch.setattr("mlx_happyhorse.pipeline.this_machine", lambda: small)
+    words = ["generate", "a ball", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
+    assert main(words) == 2
+    assert "Error: this would take 0.3 GB" in capsys.readouterr().err
+    assert main([*words, "--dry-run"]) == 0
+    assert "this would take" in capsys.readouterr().out
+    assert main([*words, "--force"]) == 0
+    assert (tmp_path / "clip.mp4").exists()
+
+
+def test_the_benchmark_shows_every_stage(in_empty_folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
+    words = ["bench", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
+    assert main([*words, "--json", "b.json"]) == 0
+    report = json.loads((tmp_path / "b.json").read_text())
+    assert [s["stage"] for s in report["stages"]] == ["text", "denoise", "sound", "picture", "save"]
+    assert all(s["cold"] > 0 and s["warm"] > 0 for s in report["stages"])
+    assert report["frames"] == 9 and report["tokens"] == 3 * 1 * 2 + 10
+    assert "· tiny float32 · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
+    assert main([*words, "--json", "nowhere/b.json"]) == 1
+
+
+def test_wrong_ways_to_run_are_refused():
+    for wrong in ({"dense_rows": 0}, {"dense_rows": float("nan")}, {"dtype": "float16"}, {"dtype": mx.int8}):
+        with pytest.raises(RequestError):
+            HappyHorse.load("tiny", **wrong)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.2, "1 s"), (60, "60 s"), (130, "2 min"), (6000, "1 h 40 min")]
+)
+def test_durations_are_said_as_people_do(seconds, words):
+    assert duration(seconds) == words
