@@ -4,9 +4,9 @@ python benchmarks/dequantizing.py
 
 For 4 and 8 bits in fp32 and bf16, and rows 1, 2, 4 …: milliseconds of MLX's quantized product and of ours
 with `dense_rows` 1, their ratio, the largest difference of the results in relation to the largest number,
-what of that is rounding, and in the same way how far either is from the product in fp32. Then the number of rows from which dense stays faster, for `Chip.dense_rows`.
-A 2048 × 2048 matrix on a processor, where a series ends when a product takes more than 3 s; the published
-sizes on a GPU.
+and in the same way how far either is from the product in fp32; above, what of that is rounding. Then the
+number of rows from which dense stays faster, for `Chip.dense_rows`. A 2048 × 2048 matrix on a processor,
+where a series ends when a product takes more than 3 s; the published sizes on a GPU.
 """
 
 from __future__ import annotations

@@ -164,9 +164,18 @@ class Convolution(NamedTuple):
         return FP32 * (taken + 2 * made + (unrolled if how.unrolled else 0))
 
     @property
+    def weights(self) -> int:
+        return self.inputs * self.outputs * self.taps * self.depth
+
+    @property
     def flops(self) -> float:
         """For one frame."""
-        return 2.0 * self.pixels * self.inputs * self.outputs * self.taps * self.depth
+        return 2.0 * self.pixels * self.weights
+
+    @property
+    def remembered(self) -> int:
+        """Bytes of the two frames that it takes from one chunk to the next, where it looks back."""
+        return 2 * FP32 * self.pixels * self.inputs if self.depth > 1 else 0
 
 
 def turbo_convolutions(
@@ -248,16 +257,19 @@ def wan_encoding(config: VideoVAEConfig, height: int, width: int) -> list[Convol
     return [*found, Convolution(pixels, 1, widths[-1], 2 * config.latent_channels)]
 
 
-def wan_peak(layers: list[Convolution], how: Arithmetic) -> int:
+def wan_decoding_peak(layers: list[Convolution], how: Arithmetic) -> int:
     """What every convolution remembers of the frames before, what goes around it, and the largest at work."""
-    held, peaks = 0, []
-    for layer in layers:
-        held += FP32 * layer.pixels * layer.inputs * 2 if layer.depth > 1 else 0
-        peaks.append(held + FP32 * layer.pixels * layer.frames * layer.inputs + layer.peak(how))
-    if layers[-1].frames == 1:
-        return max(peaks)
     around = max(2 * FP32 * x.pixels * x.frames * x.inputs for x in layers)
-    return held + around + max(layer.peak(how) for layer in layers)
+    return sum(x.remembered for x in layers) + around + max(layer.peak(how) for layer in layers)
+
+
+def wan_encoding_peak(layers: list[Convolution], how: Arithmetic) -> int:
+    """The same of a single frame, and with the weights, which are read one by one as they are needed."""
+    held, peaks = 0, []
+    for x in layers:
+        held += x.remembered + FP32 * x.weights
+        peaks.append(held + FP32 * x.pixels * x.inputs + x.peak(how))
+    return max(peaks)
 
 
 def wan_flops(layers: list[Convolution]) -> float:

@@ -238,10 +238,10 @@ class Planner:
         places = [(height // 16, width // 16) for width, height in sizes]
         how = self._arithmetic(network)
         layers = [costs.wan_encoding(config, *place) for place in places]
-        peak = max(costs.wan_peak(x, how) for x in layers)
+        peak = max(costs.wan_encoding_peak(x, how) for x in layers)
         work = sum(costs.wan_flops(x) for x in layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
-        return self._stage("image", network.bytes + peak + features, work, seconds, "float32")
+        return self._stage("image", peak + features, work, seconds, "float32")
 
     def _picture(self, request: Request, latents: int) -> Stage:
         network = self._network("video_decoder")
@@ -255,7 +255,7 @@ class Planner:
         else:
             wan = VideoVAEConfig.from_dict(network.config)
             layers = costs.wan_decoding(wan, *place)
-            peak = costs.wan_peak(layers, how)
+            peak = costs.wan_decoding_peak(layers, how)
             work = count * costs.wan_flops(layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
         return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, "float32")

@@ -62,8 +62,9 @@ def test_this_machine_is_known_well_enough():
 
 def test_a_plan_has_the_stages_of_the_run(home):
     horse = HappyHorse.load("tiny")
-    plan = horse.plan("a ball", upscale="540p", upscale_size=(96, 64), **SHORT)
-    states = list(horse.stream("a ball", upscale="540p", upscale_size=(96, 64), **SHORT))
+    asked = SHORT | {"upscale": "540p", "upscale_size": (96, 64), "seed": 1}
+    plan = horse.plan("a ball", **asked)
+    states = list(horse.stream("a ball", **asked))
     assert [s.name for s in plan.stages] == [*dict.fromkeys(s.stage for s in states), "save"]
     assert all(stage.bytes > 0 and stage.seconds > 0 for stage in plan.stages)
     assert states[0].plan == plan and not plan.recorded
@@ -122,7 +123,7 @@ def test_what_does_not_fit_is_refused_with_the_change_that_would(home):
     asked = {"seconds": 4, "width": 448, "height": 256}
     plan = HappyHorse.load("tiny").plan("a ball", **asked)
     horse = horse_on(plan.needed - 1e6)
-    with pytest.raises(DoesNotFit, match="With --(seconds|width)") as refused:
+    with pytest.raises(DoesNotFit, match=r"With --(seconds|width)") as refused:
         horse.stream("a ball", **asked)
     words = str(refused.value).split("With ")[1].removesuffix(" it fits.").split()
     change = {flag[2:]: float(value) for flag, value in zip(words[::2], words[1::2], strict=True)}
@@ -171,8 +172,8 @@ def test_planned_memory_is_near_what_is_measured(home):
     planned = {stage.name: stage.bytes for stage in last.plan.stages}
     measured = {stage.stage: stage.bytes for stage in last.taken}
     if this_machine().backend == "cpu":
-        for stage in ("denoise", "sound", "picture"):
-            assert planned[stage] == pytest.approx(measured[stage], rel=0.25)
+        for stage, tolerance in (("denoise", 0.4), ("sound", 0.2), ("picture", 0.2)):
+            assert planned[stage] == pytest.approx(measured[stage], rel=tolerance)
 
 
 def test_without_keeping_frames_they_come_in_the_states(home):
