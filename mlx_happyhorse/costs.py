@@ -268,7 +268,7 @@ def wan_encoding_peak(layers: list[Convolution], how: Arithmetic) -> int:
     held, peaks = 0, []
     for x in layers:
         held += x.remembered + FP32 * x.weights
-        peaks.append(held + FP32 * x.pixels * x.inputs + x.peak(how))
+        peaks.append(held + 2 * FP32 * x.pixels * x.inputs + x.peak(how))
     return max(peaks)
 
 
