@@ -30,4 +30,4 @@ def test_script(script, tmp_path, monkeypatch):
 
 
 def test_there_is_a_script_for_every_mode():
-    assert len(SCRIPTS) == 4
+    assert len(SCRIPTS) == 5
