@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import NamedTuple
 
+from .memory import WINOGRAD_BYTES
 from .models import audio_vae, turbo_decoder
 from .models.audio_vae import AudioVAEConfig
 from .models.matmul import EXPANDED, Work
@@ -157,11 +158,15 @@ class Convolution(NamedTuple):
     depth: int = 3
 
     def peak(self, how: Arithmetic) -> int:
-        """Its input, put together with the frames before, and its output; unrolled, the copies too."""
+        """Its input, put together with the frames before, and its output; unrolled, the copies too; on a GPU
+        an output for each frame of the kernel, and what Winograd's method is allowed."""
         taken = self.pixels * (self.frames + self.depth - 1) * self.inputs
         unrolled = taken + self.pixels * self.frames * self.inputs * self.taps * self.depth
         made = self.pixels * self.frames * self.outputs
-        return FP32 * (taken + 2 * made + (unrolled if how.unrolled else 0))
+        if how.unrolled:
+            return FP32 * (taken + 2 * made + unrolled)
+        transformed = 2 * self.pixels * self.frames * (self.inputs + self.outputs)
+        return FP32 * (taken + (2 + self.depth) * made) + min(FP32 * transformed, WINOGRAD_BYTES)
 
     @property
     def weights(self) -> int:
