@@ -50,9 +50,9 @@ CHIPS = {
     "M5 Pro": Chip(28, 13, INF),
     "M5 Max": Chip(53, 13.6, INF),
 }
-# A processor's own product of a quantized matrix is slow: dense ones win from two rows on, as
-# benchmarks/dequantizing.py shows. Its speed is a guess until a run was timed.
-PROCESSOR = Chip(0.05, 0.5, 2)
+# A processor's own product of a quantized matrix is slow, and in bf16 inexact: benchmarks/dequantizing.py.
+# Its speed is a guess until a run was timed.
+PROCESSOR = Chip(0.05, 0.5, 1)
 GRAPHICS = Chip(100, 2)
 
 

@@ -28,7 +28,7 @@ from .request import Request
 from .sequence import PATCH
 from .timings import Timing
 
-PROCESS = 300 * 2**20  # Python, the libraries, frames on their way into the file
+PROCESS = 400 * 2**20  # Python, the libraries, frames on their way into the file
 STREAMED_ROWS = 2048  # tokens that pass an MLP together where memory is short
 CONVOLVING = 0.5  # of the speed of matrix products, to plan with
 SAVING = "save h264"
@@ -77,8 +77,8 @@ class Plan:
     @property
     def needed(self) -> int:
         """Bytes of memory in all: the highest peak, what MLX keeps of freed memory, and the process."""
-        kept = CACHE_BYTES if self.machine.backend == "metal" else 0
-        return max(stage.bytes for stage in self.stages) + kept + PROCESS
+        peak = max(stage.bytes for stage in self.stages)
+        return peak + min(peak, CACHE_BYTES) + PROCESS
 
     @property
     def fits(self) -> bool:

@@ -49,6 +49,7 @@ def build(config: dict[str, Any]) -> nn.Module:
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error}".strip().split("\n")[0]
         raise ModelError(f"its config.json does not describe a network of ours ({what}).") from error
+    mx.eval(mx.random.state)  # layers draw their first weights from it: what nobody computes would pile up
     return model
 
 

@@ -216,22 +216,21 @@ class TurboDecoder(nn.Module):
         """Normalised latents (n, h, w, 48) → pixels about [-1, 1] in runs of (some, 16h, 16w, 3).
 
         All runs together hold 4n - 3 frames."""
-        x = denormalize(latents.astype(mx.float32))
         first, step = self.config.first_window, self.config.window
-        left = 4 * len(x) - 3
-        padding = max(first - len(x), 0) or -(len(x) - first) % step
-        if padding:
-            x = mx.concatenate([x, mx.repeat(x[-1:], padding, axis=0)])
-        for start, stop in _windows(len(x), first, step):
+        count = len(latents)
+        left = 4 * count - 3
+        total = count + (max(first - count, 0) or -(count - first) % step)
+        for start, stop in _windows(total, first, step):
+            before, after = int(start > 0), int(stop < total)
+            window = latents[start - before : stop + after]
+            missing = stop + after - start + before - len(window)
+            if missing:
+                window = mx.concatenate([window, mx.repeat(latents[-1:], missing, axis=0)])
             frames = min(4 * (stop - start) - (0 if start else 3), left)
-            yield from self._decode_window(x, start, stop, frames)
+            # The frames of the context on either side are cut off again.
+            runs = self._decode(denormalize(window.astype(mx.float32)), first=not before)
+            yield from _between(runs, OVERLAP * before, OVERLAP * before + frames)
             left -= frames
-
-    def _decode_window(self, x: mx.array, start: int, stop: int, frames: int) -> Iterator[mx.array]:
-        """The first few frames of latents [start, stop), which see one latent frame more on each side."""
-        before, after = start > 0, stop < len(x)
-        runs = self._decode(x[start - before : stop + after], first=not before)
-        return _between(runs, OVERLAP * before, OVERLAP * before + frames)
 
     def _decode(self, x: mx.array, first: bool) -> Iterator[mx.array]:
         frames = self.conv_in(iter(mx.split(x[None], len(x), axis=1)))
