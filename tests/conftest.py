@@ -6,6 +6,7 @@ import sys
 import tempfile
 from contextlib import suppress
 
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two processes run the tests
 if sys.platform == "linux":
     with suppress(OSError):
         ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
