@@ -90,7 +90,9 @@ def _pieces(config: TransformerConfig, tokens: Tokens, work: Work) -> set[tuple[
     found = set()
     for i in range(config.num_layers):
         span = max(tokens[:3]) if i in config.modality_layers else tokens.all
-        found.add((math.ceil(span / math.ceil(span / work.rows)), i in config.gelu_layers))
+        found.add(
+            (math.ceil(span / math.ceil(span / work.most_rows(config.row_flops(i)))), i in config.gelu_layers)
+        )
     return found
 
 

@@ -28,7 +28,7 @@ from .recording import Sound, open_recording
 from .request import Request, Settings, Upscaling, follow_inputs
 from .run import BEFORE_UPSCALING, Run, State, decode
 from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
-from .sanity import check_pixels
+from .sanity import check_latents, check_pixels
 from .sequence import PATCH
 
 DECODING = ["video_decoder", "audio_vae"]
@@ -285,6 +285,7 @@ class HappyHorse:
         features = text_cache.load(prompts, self._encoder)
         if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in features]:
             features |= (new := dict(zip(missing, self._read_texts(missing), strict=True)))
+            check_latents("text", *new.values())
             whole = {prompt: x for prompt, x in new.items() if len(x) < MAX_TOKENS}  # of others, warn again
             text_cache.store(whole, self._encoder)
         return [features[prompt] for prompt in prompts]

@@ -138,8 +138,9 @@ class Network(NamedTuple):
         return self.bytes - sum(layers.values()) + streaming.budget(units)
 
     @property
-    def bits(self) -> str:
-        return bits_of(self.config)
+    def kind(self) -> str:
+        """What its speed hangs on, beside the chip."""
+        return f"{bits_of(self.config)} {self.bytes / 1e6:.0f} MB"
 
 
 def bits_of(config: dict[str, Any]) -> str:
@@ -211,7 +212,7 @@ class Planner:
         states = sum(tokens) * config.hidden_size * FP32
         work = sum(costs.text_flops(config, n) for n in tokens)
         seconds = max(self._computing(work), self._reading(network))
-        return self._stage("text", network.streamed + peak + states + features, work, seconds, network.bits)
+        return self._stage("text", network.streamed + peak + states + features, work, seconds, network.kind)
 
     def _voice(self, request: Request, features: int) -> Stage:
         network = self._network("audio_vae")
@@ -220,7 +221,7 @@ class Planner:
         peak = costs.audio_peak(config, request.sounds, how, encoding=True)
         work = costs.audio_flops(config, request.sounds)
         seconds = self._computing(work / CONVOLVING)
-        return self._stage("voice", network.part("encoder.") + peak + features, work, seconds, "float32")
+        return self._stage("voice", network.part("encoder.") + peak + features, work, seconds, network.kind)
 
     def _sound(self, request: Request, latents: int) -> Stage:
         network = self._network("audio_vae")
@@ -230,7 +231,7 @@ class Planner:
         work = costs.audio_flops(config, request.sounds)
         seconds = self._computing(work / CONVOLVING)
         taken = network.part("decoder.") + peak + 2 * samples + latents
-        return self._stage("sound", taken, work, seconds, "float32")
+        return self._stage("sound", taken, work, seconds, network.kind)
 
     def _image(self, sizes: list[tuple[int, int]], features: int) -> Stage:
         network = self._network("video_encoder")
@@ -241,7 +242,7 @@ class Planner:
         peak = max(costs.wan_encoding_peak(x, how) for x in layers)
         work = sum(costs.wan_flops(x) for x in layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
-        return self._stage("image", peak + features, work, seconds, "float32")
+        return self._stage("image", peak + features, work, seconds, network.kind)
 
     def _picture(self, request: Request, latents: int) -> Stage:
         network = self._network("video_decoder")
@@ -258,7 +259,7 @@ class Planner:
             peak = costs.wan_decoding_peak(layers, how)
             work = count * costs.wan_flops(layers)
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
-        return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, "float32")
+        return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, network.kind)
 
     def _steps(
         self,
@@ -285,7 +286,7 @@ class Planner:
         computing = self._computing(work)
         seconds = max(computing, reading) if low_ram else computing + reading
         taken = (network.streamed if low_ram else network.bytes) + peak + angles + held + features
-        kind = f"{network.bits}{' streamed' if low_ram else ''}"
+        kind = f"{network.kind}{' streamed' if low_ram else ''}"
         return self._stage(stage, taken, work, seconds, kind)
 
     def _stage(self, name: str, taken: float, work: float, seconds: float, kind: str) -> Stage:

@@ -203,7 +203,7 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
         check_sound(sound)
     yield State("sound", 1, 1, settings, latents, sound=sound)
     yield State("picture", 0, total, settings, latents)
-    kept: list[np.ndarray] = []
+    kept: np.ndarray | None = None
     contrast, count = Contrast(), 0
     for window in horse.decode_video(latents.video):
         mx.eval(window)
@@ -211,11 +211,12 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
         contrast.see(frames)
         count += len(frames)
         if keep_frames:
-            kept.append(frames)
+            kept = np.empty((4 * total - 3, *frames.shape[1:]), np.uint8) if kept is None else kept
+            kept[count - len(frames) : count] = frames
         clip = None
         if count == 4 * total - 3:
             contrast.check()
-            clip = Clip(np.concatenate(kept), sound, settings) if keep_frames else None
+            clip = None if kept is None else Clip(kept, sound, settings)
         yield State("picture", count // 4 + 1, total, settings, latents, clip, frames)
 
 

@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from .files import written_beside
 from .hub import home
 
 KEPT = 16  # of each kind of stage, the latest
+COMPARABLE = 20  # times more or less work tell little
 
 
 class Timing(NamedTuple):
@@ -29,11 +30,19 @@ def file() -> Path:
 def read(machine: str) -> list[Timing]:
     """What was recorded on this machine, the latest last; nothing if that cannot be read."""
     try:
-        rows = json.loads(file().read_text())[machine]
+        rows = _all().get(machine, [])
         timings = [Timing(str(kind), float(work), float(seconds)) for kind, work, seconds in rows]
         return [t for t in timings if t.work > 0 and 0 < t.seconds < math.inf]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, TypeError):
         return []
+
+
+def _all() -> dict[str, Any]:
+    try:
+        known = json.loads(file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def record(machine: str, timings: Iterable[Timing]) -> None:
@@ -41,18 +50,16 @@ def record(machine: str, timings: Iterable[Timing]) -> None:
     rows = [*read(machine), *timings]
     kept = [t for i, t in enumerate(rows) if sum(later.kind == t.kind for later in rows[i:]) <= KEPT]
     try:
-        known = json.loads(file().read_text()) if file().exists() else {}
         home().mkdir(parents=True, exist_ok=True)
         with written_beside(file()) as beside:
-            beside.write_text(json.dumps((known if isinstance(known, dict) else {}) | {machine: kept}))
-    except (OSError, ValueError):
+            beside.write_text(json.dumps(_all() | {machine: kept}))
+    except OSError:
         return
 
 
 def expected(timings: Iterable[Timing], kind: str, work: float) -> float | None:
-    """Seconds for so much work, after the recorded run that is most like it, the later of two."""
-    alike = [t for t in timings if t.kind == kind]
-    if not alike or work <= 0:
-        return None
-    nearest = min(reversed(alike), key=lambda t: abs(math.log(t.work / work)))
-    return nearest.seconds * work / nearest.work
+    """Seconds for so much work, after the recorded run that is most like it, the later of two; None if none
+    did about as much."""
+    alike = [t for t in timings if t.kind == kind and 1 / COMPARABLE < t.work / work < COMPARABLE]
+    nearest = min(reversed(alike), key=lambda t: abs(math.log(t.work / work)), default=None)
+    return None if nearest is None else nearest.seconds * work / nearest.work

@@ -113,6 +113,7 @@ def test_timings_of_other_machines_and_kinds_are_apart(home):
     assert timings.expected(known, "denoise 4 bits", 2e9) == 4.0
     assert timings.expected(known, "denoise 4 bits", 9e11) == pytest.approx(450)
     assert timings.expected(known, "denoise 8 bits", 1e9) is None
+    assert timings.expected(known, "denoise 4 bits", 3e10) is None
     for _ in range(50):
         timings.record("this", [Timing("denoise 4 bits", 1e9, 1.0)])
     assert len(timings.read("this")) == timings.KEPT

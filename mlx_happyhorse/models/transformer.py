@@ -46,6 +46,12 @@ class TransformerConfig(Config):
     def rope_bands(self) -> int:
         return self.head_dim // 8
 
+    def row_flops(self, layer: int) -> float:
+        """Of the layer's largest product, for one token."""
+        attention = (self.num_heads + 2 * self.num_kv_heads) * self.head_dim
+        mlp = self.gelu_size if layer in self.gelu_layers else 2 * self.swiglu_size
+        return 2.0 * self.hidden_size * max(attention, mlp)
+
 
 @dataclass
 class Layout:
@@ -210,13 +216,15 @@ class Layer(nn.Module):
         count = 3 if index in config.modality_layers else 1
         self.experts = [Expert(config, gelu=index in config.gelu_layers) for _ in range(count)]
         self._reach = config.local_frames if index in config.local_layers else None
+        self._row_flops = config.row_flops(index)
 
     def __call__(self, x: mx.array, now: Pass) -> None:
         """Replaces x (n, hidden) in fp32, piece by piece."""
         spans = now.layout.spans if len(self.experts) > 1 else [slice(0, len(x))]
-        queries, keys, values = self._project(x, spans, now)
+        most = now.work.most_rows(self._row_flops)
+        queries, keys, values = self._project(x, spans, most, now)
         for expert, span in zip(self.experts, spans, strict=True):
-            for rows in split(span, now.work.rows):
+            for rows in split(span, most):
                 q, gate = queries.pop(0)
                 heads = attend_rows(q, keys, values, rows.start, now.layout, self._reach, now.work)
                 y = x[rows] + expert.merge(heads, gate, now.work)
@@ -227,12 +235,12 @@ class Layer(nn.Module):
             now.done(expert, Expert.REST)
 
     def _project(
-        self, x: mx.array, spans: list[slice], now: Pass
+        self, x: mx.array, spans: list[slice], most: int, now: Pass
     ) -> tuple[list[tuple[mx.array, mx.array]], mx.array, mx.array]:
         """Queries with their gates, piece by piece, and all keys and values."""
         queries, keys, values = [], [], []
         for expert, span in zip(self.experts, spans, strict=True):
-            for rows in split(span, now.work.rows):
+            for rows in split(span, most):
                 q, k, v, gate = expert.project(x[rows], now.cos[rows], now.sin[rows], now.dtype, now.work)
                 mx.eval(q, k, v, gate)
                 queries.append((q, gate))
