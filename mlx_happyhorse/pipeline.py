@@ -111,6 +111,7 @@ class HappyHorse:
         texts = [request.prompt, *request.avoided.values()]
         for name in _needed(request, picture) if begin != "sound" else DECODING:
             self._check_held(name)
+            weights.read_json(self.folder / name / "config.json")
         new = [] if begin == "sound" else sorted(set(texts) - text_cache.known(texts, self._encoder))
         planner = Planner(self.folder, self.dtype, self.machine)
         return planner.plan(request, Inputs(picture, recording, tuple(new), begin), self.low_ram)
@@ -392,7 +393,9 @@ class HappyHorse:
             for pixels in decoder(latents):
                 check_pixels(pixels)
                 # Truncated, not rounded, as in the reference.
-                yield (mx.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(mx.uint8)
+                frames = (mx.clip(pixels * 0.5 + 0.5, 0, 1) * 255).astype(mx.uint8)
+                mx.eval(frames)
+                yield frames
 
     def decode_audio(self, latents: mx.array) -> mx.array:
         """Latents (n, 64) → samples (n · 1764, 2) at 44,100 Hz; loud ones may lie beyond [-1, 1]."""

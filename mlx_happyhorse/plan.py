@@ -99,9 +99,9 @@ class Plan:
 
     def table(self) -> str:
         """Stage by stage."""
-        rows = [f"{'stage':<10}{'memory':>10}{'time':>12}"]
+        rows = [f"{'stage':<10}{'memory':>10}{'time':>14}"]
         for stage in self.stages:
-            rows.append(f"{stage.name:<10}{stage.bytes / GB:>7.2f} GB{duration(stage.seconds):>12}")
+            rows.append(f"{stage.name:<10}{stage.bytes / GB:>7.2f} GB{duration(stage.seconds):>14}")
         source = (
             "times of earlier runs here" if self.recorded else "times from a table, not yet of this machine"
         )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from functools import cache
 from typing import NamedTuple
 
 import mlx.core as mx
@@ -79,14 +78,14 @@ def budget(sizes: list[tuple[str, int]]) -> int:
     modules: dict[str, int] = {}
     for path, size in sizes:
         modules[path] = modules.get(path, 0) + size
-    return 2 * max(modules.values())
+    return 2 * max(modules.values(), default=0)
+
+
+_thread = threading.local()  # streams belong to threads
 
 
 def reading_stream() -> mx.Stream:
     """This thread's stream for reading, beside the one it computes on."""
-    return _reading_stream(threading.get_ident())
-
-
-@cache
-def _reading_stream(thread: int) -> mx.Stream:
-    return mx.new_stream(mx.cpu)
+    if not hasattr(_thread, "reading"):
+        _thread.reading = mx.new_stream(mx.cpu)
+    return _thread.reading

@@ -1,5 +1,7 @@
 """Networks whose weights are read anew for every pass: the same numbers, in less memory."""
 
+import threading
+
 import mlx.core as mx
 import networks
 import pytest
@@ -62,3 +64,20 @@ def test_a_clip_is_the_same(tmp_path):
         HappyHorse.load("tiny", low_ram=low_ram).generate("a ball", **asked) for low_ram in (False, True)
     ]
     assert (clips[0].video == clips[1].video).all() and (clips[0].audio == clips[1].audio).all()
+
+
+def test_every_thread_reads_on_a_stream_of_its_own():
+    asked = {"seconds": 0.2, "width": 32, "height": 32, "steps": 1, "seed": 1}
+    horse, failed = HappyHorse.load("tiny", low_ram=True), []
+
+    def run(number):
+        try:
+            horse.generate(f"a ball, {number}", **asked)
+        except Exception as error:
+            failed.append(error)
+
+    for number in range(12):
+        thread = threading.Thread(target=run, args=(number,))
+        thread.start()
+        thread.join()
+    assert not failed
