@@ -12,7 +12,6 @@ import mlx.nn as nn
 WIDE = 10_000  # inputs from which a dense weight is multiplied faster, by many rows, if it lies the other way
 MANY = 512
 EXPANDED = 1 << 25  # elements of a quantized matrix that are dequantized at a time
-EVEN = 64  # split rows fall on multiples of it, as kernels' tiles do
 
 
 @dataclass(frozen=True)
@@ -28,8 +27,7 @@ class Work:
 
     def most_rows(self, flops_per_row: float) -> int:
         """Rows that may be worked on together where each takes so many operations."""
-        rows = int(min(self.rows, self.flops / max(flops_per_row, 1)))
-        return max(rows // EVEN * EVEN or rows, 1)
+        return max(int(min(self.rows, self.flops / max(flops_per_row, 1))), 1)
 
 
 UNLIMITED = Work()
