@@ -286,12 +286,11 @@ def wan_flops(layers: list[Convolution]) -> float:
 def audio_peak(config: AudioVAEConfig, latents: int, how: Arithmetic, encoding: bool = False) -> int:
     """A window of latents, or of samples for as many: the widest level, a layer at a time."""
     window = min(latents, config.window if encoding else audio_vae.DECODED + 2 * config.reach)
-    rate, peaks = 1, []
-    levels = list(zip(config.widths[1:], config.widths, reversed(config.strides), strict=False))
-    for _, narrow, stride in reversed(levels):
-        rate *= stride
-        peaks.append(FP32 * window * rate * narrow)
-    return int(max(peaks) * ((10.3 if encoding else 11.5) if how.unrolled else 5))
+    rate, largest = math.prod(config.strides), 0
+    for narrow, stride in zip(config.widths, config.strides, strict=False):  # from the samples inwards
+        largest = max(largest, FP32 * window * rate * narrow)
+        rate //= stride
+    return int(largest * ((10.3 if encoding else 11.5) if how.unrolled else 5))
 
 
 def audio_flops(config: AudioVAEConfig, latents: int) -> float:

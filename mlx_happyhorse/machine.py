@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import mlx.core as mx
@@ -14,7 +13,7 @@ from .models.matmul import Work
 
 GB = 10**9
 DISPATCH_SECONDS = 0.5  # macOS ends what keeps the GPU for some five, sooner while the display is in use
-MLP_ROWS = 8192
+MLP_ROWS, STREAMED_ROWS = 8192, 2048  # tokens that pass an MLP together
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,10 @@ class Machine:
     chip: Chip
     known: bool = True
 
-    @cached_property
-    def work(self) -> Work:
-        """How much this chip is given to do at once."""
+    def work(self, streamed: bool = False) -> Work:
+        """How much this chip is given to do at once, less where memory is short."""
         flops = self.chip.tflops * 1e12 * DISPATCH_SECONDS
-        return Work(flops, MLP_ROWS, self.chip.dense_rows)
+        return Work(flops, STREAMED_ROWS if streamed else MLP_ROWS, self.chip.dense_rows)
 
 
 def this_machine() -> Machine:

@@ -21,7 +21,7 @@ from .memory import explained, limits
 from .models.transformer import Transformer, TransformerConfig
 from .observing import observed
 from .picture import Picture, digest, open_picture
-from .plan import STREAMED_ROWS, DoesNotFit, Inputs, Plan, Planner, bits_of, refusal
+from .plan import DoesNotFit, Inputs, Plan, Planner, bits_of, refusal
 from .precision import DTYPES
 from .prompts import MAX_TOKENS, NEGATIVE_PROMPT, Prompt, load_tokenizer, tokenize
 from .recording import Sound, open_recording
@@ -410,23 +410,19 @@ class HappyHorse:
     @contextmanager
     def _network(self, component: str, streamed: bool = False) -> Iterator[Any]:
         network = self._load(component, streamed)
-        stays = (
-            0
-            if streamed or component not in LARGE_NETWORKS
-            else sum(x.nbytes for x in weights.parameters(network).values())
-        )
-        with limits(wired=stays), explained(component.replace("_", " ")):
+        stays = component in LARGE_NETWORKS and not streamed
+        wired = sum(tensor.nbytes for tensor in weights.parameters(network).values()) if stays else 0
+        with limits(wired), explained(component.replace("_", " ")):
             yield network
             del network
 
     def _load(self, component: str, streamed: bool = False) -> Any:
         self._check_held(component)
         hub.fetch(self.folder, [component])
-        work = self.machine.work
-        if streamed:
-            work = replace(work, rows=min(work.rows, STREAMED_ROWS))
         dtype = self.dtype if component in LARGE_NETWORKS else None
-        return weights.load(self.folder / component, dtype, work=work, streamed=streamed)
+        return weights.load(
+            self.folder / component, dtype, work=self.machine.work(streamed), streamed=streamed
+        )
 
     def _check_held(self, component: str) -> None:
         if not (self.folder / component).is_dir():

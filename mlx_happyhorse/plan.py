@@ -17,7 +17,6 @@ from .errors import ModelError, RequestError
 from .machine import GB, Machine
 from .memory import CACHE_BYTES
 from .models.audio_vae import AudioVAEConfig
-from .models.matmul import Work
 from .models.text_encoder import TextEncoderConfig
 from .models.transformer import TransformerConfig
 from .models.turbo_decoder import TurboDecoderConfig
@@ -29,7 +28,6 @@ from .sequence import PATCH
 from .timings import Timing
 
 PROCESS = 400 * 2**20  # Python, the libraries, frames on their way into the file
-STREAMED_ROWS = 2048  # tokens that pass an MLP together where memory is short
 CONVOLVING = 0.5  # of the speed of matrix products, to plan with
 SAVING = "save h264"
 ENCODED = 50e6  # pixels of H.264 a second, to plan with
@@ -273,7 +271,7 @@ class Planner:
     ) -> Stage:
         network = self._network(component)
         config = TransformerConfig.from_dict(network.config)
-        how, work_at_once = self._arithmetic(network), self.work(low_ram)
+        how, work_at_once = self._arithmetic(network), self.machine.work(low_ram)
         frames = request.latent_shapes[0][0]
         video = frames * (size[1] // 16 // PATCH) * (size[0] // 16 // PATCH)
         texts = [request.prompt, *([request.avoided[stage]] if stage in request.avoided else [])]
@@ -294,11 +292,6 @@ class Planner:
         known = timings.expected(self.timings, kind, work)
         self.recorded &= known is not None
         return Stage(name, int(taken), seconds if known is None else known, work, kind)
-
-    def work(self, low_ram: bool) -> Work:
-        """How much the chip is given to do at once."""
-        work = self.machine.work
-        return replace(work, rows=min(work.rows, STREAMED_ROWS)) if low_ram else work
 
     @cached_property
     def _transformer(self) -> TransformerConfig:

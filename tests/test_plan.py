@@ -48,7 +48,7 @@ def test_a_chip_is_the_nearest_in_the_table(name, like, known):
 
 def test_no_dispatch_of_a_chip_lasts_longer_than_half_a_second():
     for name, chip in CHIPS.items():
-        work = mac(f"Apple {name}", 64 * GB, 48 * GB).work
+        work = mac(f"Apple {name}", 64 * GB, 48 * GB).work()
         assert work.flops == chip.tflops * 1e12 / 2
         for keys in (4300, 15_000, 66_000):
             assert work.most_rows(4 * keys * 5120) * 4 * keys * 5120 <= chip.tflops * 1e12 / 2
