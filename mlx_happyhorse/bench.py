@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import secrets
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import metadata
+from .errors import RequestError
 from .machine import GB
 from .media import Film
 from .observing import record_saving
@@ -88,11 +88,15 @@ def bench(
     horse: HappyHorse, settings: dict[str, Any], runs: int, show: Callable[[Iterable[State]], Iterable[State]]
 ) -> Report:
     """Makes the clip `runs` times, at least twice, into a file that is thrown away. `show` passes the states
-    of a run on. Raises what HappyHorse.stream raises."""
-    plan, found = horse.plan(PROMPT, **settings), []
+    of a run on. Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
+    if runs < 2:
+        raise RequestError(f"it takes two runs, a cold and a warm one, not {runs}.")
+    horse.forget_text(PROMPT)
+    plan, found = horse.plan(PROMPT, keep_frames=False, **settings), []
     with tempfile.TemporaryDirectory() as folder:
-        for _ in range(max(runs, 2)):
+        for _ in range(runs):
             found.append(_run(horse, settings, Path(folder) / "clip.mp4", show))
+            horse.forget_text(PROMPT)
     stages = []
     for stage in plan.stages:
         times = [run[stage.name][0] for run in found]
@@ -107,8 +111,8 @@ def _run(
     file: Path,
     show: Callable[[Iterable[State]], Iterable[State]],
 ) -> dict[str, tuple[float, int]]:
-    """By stage: seconds and bytes. The prompt is a new one, so that it has to be read."""
-    states = horse.stream(f"{PROMPT} {secrets.token_hex(4)}", keep_frames=False, seed=0, **settings)
+    """By stage: seconds and bytes."""
+    states = horse.stream(PROMPT, keep_frames=False, seed=0, **settings)
     film: Film | None = None
     saving = 0.0
     for state in show(states):

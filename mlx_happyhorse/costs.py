@@ -15,7 +15,7 @@ from typing import NamedTuple
 from .memory import WINOGRAD_BYTES
 from .models import audio_vae, turbo_decoder
 from .models.audio_vae import AudioVAEConfig
-from .models.matmul import EXPANDED, Work
+from .models.matmul import EXPANDED, MANY, WIDE, Work
 from .models.text_encoder import TextEncoderConfig
 from .models.transformer import TransformerConfig, local_windows
 from .models.turbo_decoder import TurboDecoderConfig
@@ -52,6 +52,12 @@ class Arithmetic:
             return 0
         return min(elements, EXPANDED) * ((8 if self.bytes == FP32 else 10) if self.unrolled else self.bytes)
 
+    def turned(self, rows: int, outputs: int, inputs: int) -> int:
+        """For a copy of a wide matrix that lies the other way."""
+        if inputs < WIDE or rows < MANY:
+            return 0
+        return self.bytes * (min(outputs * inputs, EXPANDED) if self.quantized else outputs * inputs)
+
     def product(self, rows: int, outputs: int, inputs: int) -> int:
         """For a product's result, which is put together from parts where the matrix is dequantized so."""
         parts = self.quantized and outputs * inputs > EXPANDED
@@ -77,6 +83,7 @@ def transformer_peak(config: TransformerConfig, tokens: Tokens, work: Work, how:
         acts = rows * (b * wide + (0 if gelu and b == FP32 else FP32 * half) + (0 if b == FP32 else b * half))
         up = max(how.product(rows, wide, hidden) + how.expanded(hidden * wide), acts)
         down = rows * b * half + how.product(rows, hidden, half) + how.expanded(hidden * half)
+        down += how.turned(rows, hidden, half)
         merge = rows * (FP32 * inner + b * hidden + (FP32 * hidden + b * inner if b != FP32 else 0))
         mlp = rows * FP32 * hidden + max(norm + up, down)
         before = stream + gates + queries + keys

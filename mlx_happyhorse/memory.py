@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 import mlx.core as mx
 
@@ -36,20 +36,47 @@ class OutOfResources(HappyHorseError):
     """The machine gave up on a run; the message says what helps."""
 
 
+class _Limits:
+    """MLX's limits, which are the process's: set while anybody runs, then as they were before the first.
+
+    Runs may be nested, and generators end in any order."""
+
+    def __init__(self) -> None:
+        self.wired: list[int] = []  # bytes of weights that stay, of everybody who runs
+        self.before = ExitStack()
+
+    def enter(self, wired: int) -> None:
+        if not self.wired:
+            self.before.callback(mx.set_cache_limit, mx.set_cache_limit(CACHE_BYTES))
+            self.before.callback(mx.set_wired_limit, mx.set_wired_limit(0))
+            if WINOGRAD not in os.environ:
+                os.environ[WINOGRAD] = str(WINOGRAD_BYTES)
+                self.before.callback(os.environ.pop, WINOGRAD, None)
+        self.wired.append(wired)
+        mx.set_wired_limit(_wirable(sum(self.wired)))
+
+    def leave(self, wired: int) -> None:
+        if wired in self.wired:
+            self.wired.remove(wired)
+        if self.wired:
+            mx.set_wired_limit(_wirable(sum(self.wired)))
+        else:
+            self.before.close()
+        mx.clear_cache()
+
+
+_limits = _Limits()
+
+
 @contextmanager
 def limits(wired: int = 0) -> Iterator[None]:
     """Sets MLX's limits, and puts them back: freed memory that it keeps, memory for fast convolutions and,
     so that macOS does not swap weights which stay, as many bytes as `wired`."""
-    before = mx.set_cache_limit(CACHE_BYTES), mx.set_wired_limit(_wirable(wired)), os.environ.get(WINOGRAD)
-    os.environ.setdefault(WINOGRAD, str(WINOGRAD_BYTES))
     try:
+        _limits.enter(wired)
         yield
     finally:
-        mx.set_cache_limit(before[0])
-        mx.set_wired_limit(before[1])
-        if before[2] is None:
-            del os.environ[WINOGRAD]
-        mx.clear_cache()
+        _limits.leave(wired)
 
 
 def _wirable(weights: int) -> int:

@@ -13,7 +13,7 @@ import mlx.core as mx
 
 from . import costs, streaming, timings, weights
 from .costs import Arithmetic, Tokens
-from .errors import ModelError, RequestError
+from .errors import ModelError
 from .machine import GB, Machine
 from .memory import CACHE_BYTES
 from .models.audio_vae import AudioVAEConfig
@@ -32,40 +32,47 @@ CONVOLVING = 0.5  # of the speed of matrix products, to plan with
 SAVING = "save h264"
 ENCODED = 50e6  # pixels of H.264 a second, to plan with
 FP32 = 4
+LARGEST = 2**31  # elements of an array, which MLX's kernels count in 32 bits
+WITH_FRAMES = ("picture", "save")
 
 
 @dataclass(frozen=True)
 class Stage:
     """What a stage takes: bytes at its peak, as MLX counts them; seconds; `work` in floating point
-    operations (of "save": pixels), and the `kind` that its speed hangs on, under which it is recorded."""
+    operations (of "save": pixels), and the `kind` that its speed hangs on, under which it is recorded.
+
+    `streamed` tells whether its weights are read anew for every step, `elements` are its largest array's."""
 
     name: str
     bytes: int
     seconds: float
     work: float
     kind: str
+    streamed: bool = False
+    elements: int = 0
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a run is given beside its settings: a first frame, a recording, prompts that must be encoded
-    anew. `begin` is "text", or "upscale" or "sound" where it goes on from latents."""
+    anew. `begin` is "text", or "upscale" or "sound" where it goes on from latents. All frames are in memory
+    at the end if `keep_frames`."""
 
     picture: bool = False
     recording: bool = False
     texts: tuple[str, ...] = ()
     begin: str = "text"
+    keep_frames: bool = False
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The stages of a run on a machine, and whether its transformers are read anew for every step."""
+    """The stages of a run on a machine."""
 
     machine: Machine
     request: Request
     inputs: Inputs
     stages: tuple[Stage, ...]
-    low_ram: bool
     recorded: bool  # all times come from earlier runs on this machine
 
     @property
@@ -74,17 +81,32 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        """Bytes of memory in all: the highest peak, what MLX keeps of freed memory, and the process."""
-        peak = max(stage.bytes for stage in self.stages)
-        return peak + min(peak, CACHE_BYTES) + PROCESS
+        """Bytes of memory in all."""
+        return max(map(self._needed, self.stages))
+
+    def _needed(self, stage: Stage) -> int:
+        width, height = self.request.final_size
+        kept = self.inputs.keep_frames and stage.name in WITH_FRAMES
+        return in_all(stage.bytes) + (3 * width * height * self.request.frames if kept else 0)
 
     @property
     def fits(self) -> bool:
-        return self.needed <= self.machine.usable
+        return self.needed <= self.machine.usable and self.longest.elements < LARGEST
 
     @property
     def highest(self) -> Stage:
-        return max(self.stages, key=lambda stage: stage.bytes)
+        """The one that takes most memory."""
+        return max(self.stages, key=self._needed)
+
+    @property
+    def longest(self) -> Stage:
+        """The one with the largest array."""
+        return max(self.stages, key=lambda stage: stage.elements)
+
+    @property
+    def low_ram(self) -> bool:
+        """Whether weights are read anew for every step, in one stage at least."""
+        return any(stage.streamed for stage in self.stages)
 
     def __str__(self) -> str:
         """In one line."""
@@ -167,17 +189,12 @@ class Planner:
         return timings.read(self.machine.name)
 
     def plan(self, request: Request, inputs: Inputs, low_ram: bool | None) -> Plan:
-        """`low_ram` None streams the transformers where they do not fit otherwise."""
-        if low_ram is None:
-            whole = self.plan(request, inputs, low_ram=False)
-            if whole.fits:
-                return whole
-            low_ram = True
-        self.recorded = True
+        """`low_ram` None streams every transformer that does not fit otherwise."""
         stages = tuple(self._stages(request, inputs, low_ram))
-        return Plan(self.machine, request, inputs, stages, low_ram, self.recorded)
+        recorded = all(self._expected(stage.kind, stage.work) is not None for stage in stages)
+        return Plan(self.machine, request, inputs, stages, recorded)
 
-    def _stages(self, request: Request, inputs: Inputs, low_ram: bool) -> Iterator[Stage]:
+    def _stages(self, request: Request, inputs: Inputs, low_ram: bool | None) -> Iterator[Stage]:
         prompts = {request.prompt, *request.avoided.values()}
         features = FP32 * sum(map(_most_tokens, prompts)) * self._transformer.text_channels
         if inputs.texts:
@@ -188,12 +205,11 @@ class Planner:
                 yield self._voice(request, features)
             if inputs.picture:
                 yield self._image([size, final] if request.upscale else [size], features)
-            yield self._steps("denoise", "transformer", request, size, request.steps, low_ram, features)
+            yield self._denoising("denoise", "transformer", request, low_ram, features)
         if request.upscale is not None:
             if inputs.picture and inputs.begin == "upscale":
                 yield self._image([final], features)
-            name, steps = f"upscaler_{request.upscale}", request.upscale_steps
-            yield self._steps("upscale", name, request, final, steps, low_ram, features)
+            yield self._denoising("upscale", f"upscaler_{request.upscale}", request, low_ram, features)
         latents = self._latents(request, final)
         if not inputs.recording:
             yield self._sound(request, latents)
@@ -259,19 +275,23 @@ class Planner:
         seconds = self._computing(work / CONVOLVING) + self._reading(network)
         return self._stage("picture", network.bytes + peak + 2 * latents, work, seconds, network.kind)
 
-    def _steps(
-        self,
-        stage: str,
-        component: str,
-        request: Request,
-        size: tuple[int, int],
-        steps: int,
-        low_ram: bool,
-        features: int,
+    def _denoising(
+        self, stage: str, component: str, request: Request, low_ram: bool | None, features: int
     ) -> Stage:
+        if low_ram is not None:
+            return self._steps(stage, component, request, low_ram, features)
+        resident = self._steps(stage, component, request, False, features)
+        if in_all(resident.bytes) <= self.machine.usable:
+            return resident
+        return self._steps(stage, component, request, True, features)
+
+    def _steps(self, stage: str, component: str, request: Request, streamed: bool, features: int) -> Stage:
         network = self._network(component)
         config = TransformerConfig.from_dict(network.config)
-        how, work_at_once = self._arithmetic(network), self.machine.work(low_ram)
+        how, work_at_once = self._arithmetic(network), self.machine.work(streamed)
+        base = stage == "denoise"
+        size = (request.width, request.height) if base else request.final_size
+        steps = request.steps if base else request.upscale_steps
         frames = request.latent_shapes[0][0]
         video = frames * (size[1] // 16 // PATCH) * (size[0] // 16 // PATCH)
         texts = [request.prompt, *([request.avoided[stage]] if stage in request.avoided else [])]
@@ -280,18 +300,21 @@ class Planner:
         angles = sum(2 * FP32 * tokens.all * 3 * config.rope_bands for tokens in passes)
         held = 7 * self._latents(request, size)  # the solver's states and estimates
         work = steps * sum(costs.transformer_flops(config, tokens) for tokens in passes)
-        reading = self._reading(network) * (steps * len(passes) if low_ram else 1)
+        reading = self._reading(network) * (steps * len(passes) if streamed else 1)
         computing = self._computing(work)
-        seconds = max(computing, reading) if low_ram else computing + reading
-        taken = (network.streamed if low_ram else network.bytes) + peak + angles + held + features
-        kind = f"{network.kind}{' streamed' if low_ram else ''}"
-        return self._stage(stage, taken, work, seconds, kind)
+        seconds = max(computing, reading) if streamed else computing + reading
+        taken = (network.streamed if streamed else network.bytes) + peak + angles + held + features
+        kind = f"{network.kind}{' streamed' if streamed else ''}"
+        elements = config.hidden_size * max(tokens.all for tokens in passes)
+        return replace(self._stage(stage, taken, work, seconds, kind), streamed=streamed, elements=elements)
 
     def _stage(self, name: str, taken: float, work: float, seconds: float, kind: str) -> Stage:
         kind = f"{name} {kind}"
-        known = timings.expected(self.timings, kind, work)
-        self.recorded &= known is not None
+        known = self._expected(kind, work)
         return Stage(name, int(taken), seconds if known is None else known, work, kind)
+
+    def _expected(self, kind: str, work: float) -> float | None:
+        return timings.expected(self.timings, kind, work)
 
     @cached_property
     def _transformer(self) -> TransformerConfig:
@@ -331,45 +354,6 @@ def _most_tokens(text: str) -> int:
     return min(len(text.encode()) // 3 + 2, MAX_TOKENS)
 
 
-class DoesNotFit(RequestError):
-    """A run that would need more memory than there is."""
-
-
-def refusal(plan: Plan, planner: Planner) -> str:
-    """Why a plan is not carried out, and the smallest change that would fit."""
-    stage = plan.highest.name
-    return (
-        f"this would take {plan.needed / GB:.1f} GB for {stage}, and {plan.machine.usable / GB:.1f} of "
-        f"{plan.machine.memory / GB:.0f} GB may be used. {_change(plan, planner)}"
-    )
-
-
-def _change(plan: Plan, planner: Planner) -> str:
-    request, inputs = plan.request, plan.inputs
-
-    def fits(**changes: Any) -> bool:
-        return planner.plan(replace(request, **changes), inputs, plan.low_ram).fits
-
-    if not plan.low_ram and planner.plan(request, inputs, low_ram=True).fits:
-        return "With --low-ram it fits."
-    shares = [n / 20 for n in range(19, 0, -1)]
-    shorter = next((s for s in shares if request.seconds * s >= 0.2 and fits(seconds=request.seconds * s)), 0)
-    smaller = next((s for s in shares if fits(**_scaled(request, s**0.5))), 0)
-    if shorter >= smaller > 0 or (shorter and not smaller):
-        return f"With --seconds {math.floor(request.seconds * shorter * 10) / 10:g} it fits."
-    if smaller:
-        size = _scaled(request, smaller**0.5)
-        if "upscale_size" in size:
-            return "With a smaller size to upscale to it fits: {}×{}.".format(*size["upscale_size"])
-        return f"With --width {size['width']} --height {size['height']} it fits."
-    return "No length and no size of it fits: take fewer bits (happyhorse convert -q), or --force it."
-
-
-def _scaled(request: Request, scale: float) -> dict[str, Any]:
-    def side(pixels: int) -> int:
-        return max(int(pixels * scale) // 32 * 32, 32)
-
-    if request.upscale is not None:
-        width, height = request.final_size
-        return {"upscale_size": (side(width), side(height))}
-    return {"width": side(request.width), "height": side(request.height)}
+def in_all(peak: int) -> int:
+    """Bytes of memory behind a peak of MLX's arrays: with what MLX keeps of freed memory, and the process."""
+    return peak + min(peak, CACHE_BYTES) + PROCESS

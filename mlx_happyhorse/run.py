@@ -74,12 +74,12 @@ class Run:
         request: Request,
         settings: dict[str, Any],
         draw: Draw | None,
-        low_ram: bool = False,
-        keep_frames: bool = True,
+        plan: Plan,
     ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
-        self.low_ram, self.keep_frames = low_ram, keep_frames
+        self.streamed = {stage.name for stage in plan.stages if stage.streamed}
+        self.keep_frames = plan.inputs.keep_frames
         self.horse, self.request, self.settings = horse, request, settings
         self.draw = draw or draw_from(mx.random.key(request.seed))
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
@@ -153,16 +153,16 @@ class Run:
             image=image,
             keep_audio=recording is not None,
             draw=self.draw,
-            low_ram=self.low_ram,
+            low_ram="denoise" in self.streamed,
         ):
-            self._check("denoise", step, recording is not None)
+            self._check("denoise", "transformer", step, recording is not None)
             after = _after("denoise", step, replace(latents, audio=step.clean_audio))
             yield self._state("denoise", step.index, step.steps, after)
         return after
 
-    def _check(self, stage: str, step: Step, sound_given: bool) -> None:
+    def _check(self, stage: str, component: str, step: Step, sound_given: bool) -> None:
         made = [step.video, step.clean_video, *([] if sound_given else [step.audio])]
-        check_latents(f"{stage} step {step.index}", *made, dtype=self.horse.dtype)
+        check_latents(f"{stage} step {step.index}", *made, dtype=self.horse.computed_in(component))
 
     def _upscale(self, text: Texts, latents: Latents) -> Stages[Latents]:
         request = self.request
@@ -183,9 +183,9 @@ class Run:
             image=image,
             align_corners=request.align_corners,
             draw=self.draw_upscaling,
-            low_ram=self.low_ram,
+            low_ram="upscale" in self.streamed,
         ):
-            self._check("upscale", step, True)
+            self._check("upscale", f"upscaler_{request.upscale}", step, True)
             after = _after("upscale", step, replace(latents, settings=self.settings))
             yield self._state("upscale", step.index, step.steps, after)
         return after

@@ -16,12 +16,14 @@ class BrokenRun(HappyHorseError):
 
 
 def check_latents(where: str, *latents: mx.array, dtype: mx.Dtype | None = None) -> None:
-    """Raises BrokenRun for latents that are not finite, or all the same."""
+    """Raises BrokenRun for latents that are not finite, or all the same, in any frame of a video's (frames,
+    h, w, channels). `dtype` is what they were computed in."""
     for array in latents:
         if not mx.isfinite(array).all().item():
             why = CAUSES if dtype is None or dtype != mx.float16 else OVERFLOW
             raise BrokenRun(f"{where}: the latents are no numbers any more. {why}")
-        if array.size > 1 and (array.max() == array.min()).item():
+        flat = array.reshape(len(array) if array.ndim == 4 else 1, -1)
+        if flat.shape[1] > 1 and (flat.max(1) == flat.min(1)).any().item():
             raise BrokenRun(f"{where}: all latents are the same. {CAUSES}")
 
 

@@ -48,10 +48,14 @@ class Streamed:
             self._put_back(index)
 
     def done(self, module: nn.Module, children: tuple[str, ...] = ()) -> None:
-        """Lets go of a unit and starts to read the ones after it. What used it has been evaluated."""
+        """Lets go of a unit and starts to read the ones after it. What used it has been evaluated.
+
+        Waits for the next one, so that a GPU does not in the middle of its commands, which would time out."""
         index = self.places[id(module), children]
         self._put_back(index)
         self._read_ahead(index + 1)
+        if index + 1 < len(self.slots):
+            mx.eval(self._arrays(index + 1))
 
     def _put_back(self, index: int) -> None:
         names = self.slots[index].keys()
@@ -70,7 +74,10 @@ class Streamed:
                 return
             if index not in self.held:
                 self.held.add(index)
-                mx.async_eval([module[key] for module, key in self.slots[index].values()])
+                mx.async_eval(self._arrays(index))
+
+    def _arrays(self, index: int) -> list[mx.array]:
+        return [module[key] for module, key in self.slots[index].values()]
 
 
 def budget(sizes: list[tuple[str, int]]) -> int:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import cast
 
@@ -11,8 +13,10 @@ import mlx.core as mx
 
 from .files import written_beside
 from .hub import home
+from .sanity import BrokenRun, check_latents
 
 KEPT = 100  # prompts, a few MB each at most
+VERSION = 1  # goes up when features become others
 
 
 def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
@@ -22,8 +26,9 @@ def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
         try:
             stored = cast(dict[str, mx.array], mx.load(str(_file(prompt, encoder)), format="safetensors"))
             features = stored["features"].astype(mx.float32)
-            mx.eval(features)
-        except (OSError, RuntimeError, ValueError, KeyError):
+            check_latents("text", features)
+            os.utime(_file(prompt, encoder))  # the least used are dropped first
+        except (OSError, RuntimeError, ValueError, KeyError, BrokenRun):
             continue
         found[prompt] = features
     return found
@@ -35,7 +40,7 @@ def known(prompts: Iterable[str], encoder: str) -> set[str]:
 
 
 def store(features: dict[str, mx.array], encoder: str) -> None:
-    """Keeps features, which have gone through half precision, and drops the oldest beyond `KEPT`.
+    """Keeps features, which have gone through half precision, and drops the least used beyond `KEPT`.
 
     A disk that cannot be written is no reason to fail."""
     try:
@@ -50,10 +55,16 @@ def store(features: dict[str, mx.array], encoder: str) -> None:
         return
 
 
+def forget(prompt: str, encoder: str) -> None:
+    """Makes the next run read it anew."""
+    with suppress(OSError):
+        _file(prompt, encoder).unlink(missing_ok=True)
+
+
 def _folder() -> Path:
     return home() / "prompts"
 
 
 def _file(prompt: str, encoder: str) -> Path:
-    name = hashlib.sha256(f"{encoder}\n{prompt}".encode()).hexdigest()[:32]
+    name = hashlib.sha256(f"{VERSION}\n{encoder}\n{prompt}".encode()).hexdigest()[:32]
     return _folder() / f"{name}.safetensors"

@@ -18,7 +18,7 @@ from .models.audio_vae import AudioVAE, AudioVAEConfig
 from .models.config import Config
 from .models.matmul import UNLIMITED, Work
 from .models.text_encoder import TextEncoder, TextEncoderConfig
-from .models.transformer import Transformer, TransformerConfig
+from .models.transformer import Transformer, TransformerConfig, keep
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 from .precision import DTYPES, cast, is_cast
@@ -79,14 +79,14 @@ def load(
 
     try:
         model = build(config)
-        stored = _stored(config)
+        own = stored(config)
         weights = read()
         check(model, {k: w.shape for k, w in weights.items()})
     except ModelError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or stored
+        model.dtype = dtype or own
     if isinstance(model, Transformer | TextEncoder):
         model.work = work
         if streamed:
@@ -94,6 +94,13 @@ def load(
             model.done = Streamed(units, read, repeatedly=isinstance(model, Transformer)).done
     model.eval()
     return model
+
+
+def release(model: nn.Module) -> None:
+    """Lets go of a network's weights, whoever still holds the network itself."""
+    if isinstance(model, Transformer | TextEncoder):
+        model.done = keep
+    model.clear()
 
 
 def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
@@ -118,7 +125,7 @@ def parameters(model: nn.Module) -> dict[str, mx.array]:
 
 def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
     """Bytes that a network's tensors take in memory, by name, read from its config alone."""
-    model, computed = build(config), dtype or _stored(config)
+    model, computed = build(config), dtype or stored(config)
 
     def itemsize(name: str, tensor: mx.array) -> int:
         casts = is_cast(config["type"], name) and mx.issubdtype(tensor.dtype, mx.floating)
@@ -127,11 +134,12 @@ def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, in
     return {name: tensor.size * itemsize(name, tensor) for name, tensor in parameters(model).items()}
 
 
-def _stored(config: dict[str, Any]) -> mx.Dtype:
-    stored = str(config.get("dtype", "float32"))
-    if stored not in DTYPES:
-        raise ModelError(f"its dtype {stored!r} is unknown.")
-    return DTYPES[stored]
+def stored(config: dict[str, Any]) -> mx.Dtype:
+    """What a network computes in by itself. Raises ModelError."""
+    name = str(config.get("dtype", "float32"))
+    if name not in DTYPES:
+        raise ModelError(f"its dtype {name!r} is unknown.")
+    return DTYPES[name]
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -159,6 +167,8 @@ def fingerprint(folder: Path) -> str:
     if (folder / SUMS).is_file():
         return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()[:16]
     seen = hashlib.sha256((folder / "config.json").read_bytes())
+    if (folder / "tokenizer.json").is_file():
+        seen.update((folder / "tokenizer.json").read_bytes())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         seen.update(f"{file.name} {size}".encode())

@@ -1,20 +1,23 @@
 """What a run will take: planned beforehand, refused where it does not fit, bettered by what runs took."""
 
 import json
+import os
 from dataclasses import replace
 
 import mlx.core as mx
 import pytest
 
-from mlx_happyhorse import HappyHorse, RequestError, timings
-from mlx_happyhorse.bench import PROMPT
+from mlx_happyhorse import HappyHorse, RequestError, text_cache, timings
 from mlx_happyhorse.cli import main
+from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
-from mlx_happyhorse.plan import DoesNotFit, duration
+from mlx_happyhorse.plan import duration
+from mlx_happyhorse.refusal import DoesNotFit
 from mlx_happyhorse.timings import Timing
 
 GB = 10**9
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
+UPSCALE = "upscale", "upscale_size"
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
 
 
@@ -46,12 +49,10 @@ def test_a_chip_is_the_nearest_in_the_table(name, like, known):
     assert (machine.chip, machine.known) == (CHIPS[like], known)
 
 
-def test_no_dispatch_of_a_chip_lasts_longer_than_half_a_second():
-    for name, chip in CHIPS.items():
-        work = mac(f"Apple {name}", 64 * GB, 48 * GB).work()
-        assert work.flops == chip.tflops * 1e12 / 2
-        for keys in (4300, 15_000, 66_000):
-            assert work.most_rows(4 * keys * 5120) * 4 * keys * 5120 <= chip.tflops * 1e12 / 2
+def test_a_chip_is_given_half_a_second_of_work_at_once():
+    assert mac("Apple M1", 16 * GB, 11 * GB).work().flops == 1e12
+    assert mac("Apple M4 Max", 64 * GB, 48 * GB).work().flops == 6.75e12
+    assert mac("Apple M4 Max", 64 * GB, 48 * GB).work(streamed=True).rows == 2048
 
 
 def test_this_machine_is_known_well_enough():
@@ -80,6 +81,27 @@ def test_a_prompt_that_was_read_before_is_not_read_again(home, monkeypatch):
     assert "text" in [stage.name for stage in horse.plan("a green ball", **SHORT).stages]
     monkeypatch.setattr(HappyHorse, "_read_texts", lambda *_: pytest.fail("it was read again"))
     assert mx.array_equal(HappyHorse.load("tiny").encode_text("a red ball"), first)
+
+
+def test_prompts_used_least_are_forgotten(home, monkeypatch):
+    monkeypatch.setattr(text_cache, "KEPT", 2)
+    features = mx.random.normal((3, 4))
+    for i, prompt in enumerate(("a", "b", "c")):
+        text_cache.store({prompt: features}, "encoder")
+        os.utime(text_cache._file(prompt, "encoder"), (i, i))
+        text_cache.load(["a"], "encoder")
+    assert text_cache.known(["a", "b", "c"], "encoder") == {"a", "c"}
+    text_cache.forget("a", "encoder")
+    assert text_cache.known(["a", "c"], "encoder") == {"c"}
+
+
+@pytest.mark.parametrize("spoiled", [float("nan"), 0])
+def test_features_that_make_no_sense_are_read_anew(home, spoiled):
+    horse = HappyHorse.load("tiny")
+    first = horse.encode_text("a red ball")
+    text_cache.store({"a red ball": first * spoiled}, horse._encoder)
+    assert mx.array_equal(horse.encode_text("a red ball"), first)
+    assert mx.array_equal(text_cache.load(["a red ball"], horse._encoder)["a red ball"], first)
 
 
 def test_damaged_caches_do_no_harm(home):
@@ -135,24 +157,22 @@ def test_what_does_not_fit_is_refused_with_the_change_that_would(home):
     assert next(iter(horse.stream("a ball", force=True, **asked))).stage == "text"
 
 
-def test_weights_are_streamed_where_they_do_not_fit_otherwise(home, monkeypatch):
-    big = horse_on(1e12).plan(PROMPT, **SHORT)
-    assert not big.low_ram and horse_on(1e12, low_ram=True).plan(PROMPT, **SHORT).low_ram
-    streamed = horse_on(1e12, low_ram=True).plan(PROMPT, **SHORT)
-    denoise = {s.name: s.bytes for s in streamed.stages}["denoise"]
-    assert denoise < {s.name: s.bytes for s in big.stages}["denoise"]
+DEEP = {"num_layers": 40, "hidden_size": 256, "swiglu_size": 1024}
+
+
+def written(folder, **changes):
+    """A tiny model with other dimensions, by component."""
+    networks = {name: config | changes.get(name, {}) for name, config in tiny.NETWORKS.items()}
+    networks["video_decoder"] = networks["video_decoder"] | {"widths": [8, 8, 8, 8]}
+    tiny.write(folder, networks)
+    return folder
 
 
 def test_a_transformer_too_large_is_streamed_by_itself(home, tmp_path):
-    from mlx_happyhorse.convert import tiny
-
-    networks = {name: dict(config) for name, config in tiny.NETWORKS.items()}
-    networks["transformer"] |= {"num_layers": 40, "hidden_size": 256, "swiglu_size": 1024}
-    networks["video_decoder"] |= {"widths": [8, 8, 8, 8]}
-    tiny.write(tmp_path / "deep", networks)
+    folder = written(tmp_path / "deep", transformer=DEEP)
 
     def plan(usable: float, low_ram: bool | None = None):
-        horse = HappyHorse.load(tmp_path / "deep", low_ram=low_ram)
+        horse = HappyHorse.load(folder, low_ram=low_ram)
         horse.machine = replace(horse.machine, usable=int(usable))
         return horse, horse.plan("a ball", **SHORT)
 
@@ -165,16 +185,67 @@ def test_a_transformer_too_large_is_streamed_by_itself(home, tmp_path):
         plan(whole.needed - 1, low_ram=False)[0].stream("a ball", **SHORT)
 
 
-def test_planned_memory_is_near_what_is_measured(home):
+def test_only_the_transformer_that_is_too_large_is_streamed(home, tmp_path):
+    horse = HappyHorse.load(written(tmp_path / "deep", upscaler_540p=DEEP))
+    asked = SHORT | {"upscale": "540p", "upscale_size": (96, 64), "upscale_steps": 1}
+    whole = horse.plan("a ball", **asked)
+    horse.machine = replace(horse.machine, usable=whole.needed - 1)
+    streamed = {stage.name: stage.streamed for stage in horse.plan("a ball", **asked).stages}
+    assert [name for name, value in streamed.items() if value] == ["upscale"]
+    assert len(list(horse.stream("a ball", **asked))) > 5
+
+
+def test_what_cannot_be_changed_is_not_proposed(home):
+    asked = SHORT | {"upscale": "540p", "upscale_size": (256, 128)}
+    *_, last = HappyHorse.load("tiny").stream("a ball", **SHORT)
+    with pytest.raises(DoesNotFit, match=r"may be used\. Close what else takes memory, or --force it\.$"):
+        horse_on(1e6).finish(last.latents)
+    large = horse_on(1e12).plan("a ball", **asked)
+    with pytest.raises(DoesNotFit, match=r"With (--upscale-size \d+x\d+|--seconds [\d.]+) it fits"):
+        horse_on(large.needed - 1e5).stream("a ball", **asked)
+    with pytest.raises(DoesNotFit, match=r"With --size \d+x\d+ it fits"):
+        horse_on(large.needed - 1e5).finish(last.latents, **{k: asked[k] for k in UPSCALE})
+
+
+def test_frames_that_are_kept_are_planned_for(home):
+    asked = {"seconds": 4, "width": 448, "height": 256}
+    kept, handed_on = (HappyHorse.load("tiny").plan("x", keep_frames=k, **asked) for k in (True, False))
+    assert kept.stages == handed_on.stages
+    assert kept.needed - handed_on.needed == 3 * 448 * 256 * kept.request.frames
+
+
+def test_arrays_too_long_for_the_gpu_are_refused(home, tmp_path):
+    folder = written(tmp_path / "model")
+    config = json.loads((folder / "transformer/config.json").read_text())
+    wide = {"hidden_size": 5120, "num_heads": 40, "num_kv_heads": 8, "head_dim": 128, "modality_layers": []}
+    (folder / "transformer/config.json").write_text(json.dumps(config | wide | {"num_layers": 1}))
+    horse = HappyHorse.load(folder)
+    horse.machine = replace(horse.machine, usable=10**15)
+    asked = {"width": 1920, "height": 1088, "steps": 1}
+    assert horse.plan("x", seconds=30, **asked).fits
+    with pytest.raises(
+        DoesNotFit, match=r"3\.9 billion elements, and MLX takes 2\.1\. With --"
+    ):
+        horse.stream("x", seconds=60, **asked)
+
+
+@pytest.fixture
+def on_the_processor():
+    before = mx.default_device()
+    mx.set_default_device(mx.cpu)
+    yield
+    mx.set_default_device(before)
+
+
+def test_planned_memory_is_near_what_is_measured(home, on_the_processor):
     """The stages that matter; benchmarks/planned.py holds many runs against it."""
     horse = HappyHorse.load("tiny")
     asked = {"seconds": 1, "width": 224, "height": 128, "steps": 1}
     *_, last = horse.stream("x", keep_frames=False, **asked)
     planned = {stage.name: stage.bytes for stage in last.plan.stages}
     measured = {stage.stage: stage.bytes for stage in last.taken}
-    if this_machine().backend == "cpu":
-        for stage, tolerance in (("denoise", 0.4), ("sound", 0.2), ("picture", 0.2)):
-            assert planned[stage] == pytest.approx(measured[stage], rel=tolerance)
+    for stage, tolerance in (("denoise", 0.4), ("sound", 0.2), ("picture", 0.2)):
+        assert planned[stage] == pytest.approx(measured[stage], rel=tolerance)
 
 
 def test_without_keeping_frames_they_come_in_the_states(home):
@@ -197,7 +268,7 @@ def test_a_dry_run_shows_every_stage_and_makes_nothing(in_empty_folder, tmp_path
 
 def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys, monkeypatch):
     small = Machine("small", "cpu", 10**8, 10**8, CHIPS["M1"])
-    monkeypatch.setattr("mlx_happyhorse.pipeline.this_machine", lambda: small)
+    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: small)
     words = ["generate", "a ball", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
     assert main(words) == 2
     assert "Error: this would take 0." in capsys.readouterr().err
@@ -217,6 +288,9 @@ def test_the_benchmark_shows_every_stage(in_empty_folder, tmp_path, capsys, monk
     assert report["frames"] == 9 and report["tokens"] == 3 * 1 * 2 + 10
     assert "· tiny float32 · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
     assert main([*words, "--json", "nowhere/b.json"]) == 1
+    assert main([*words, "--runs", "1"]) == 2
+    assert "it takes two runs" in capsys.readouterr().err
+    assert not list((tmp_path / "home/prompts").glob("*.safetensors"))
 
 
 def test_wrong_ways_to_run_are_refused():

@@ -6,13 +6,14 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_happyhorse import HappyHorse
+from mlx_happyhorse import HappyHorse, memory
 from mlx_happyhorse.cli import main
+from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.memory import CACHE_BYTES, WINOGRAD, OutOfResources, explained, limits
 from mlx_happyhorse.models.audio_vae import AudioVAE
 from mlx_happyhorse.models.transformer import Transformer
 from mlx_happyhorse.models.turbo_decoder import TurboDecoder
-from mlx_happyhorse.sanity import BrokenRun
+from mlx_happyhorse.sanity import BrokenRun, check_latents, check_sound
 
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2, "seed": 1}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -94,21 +95,91 @@ def test_other_errors_of_mlx_are_explained_or_passed_on():
         raise RuntimeError("no idea")
 
 
-def test_limits_are_put_back(monkeypatch):
-    monkeypatch.delenv(WINOGRAD, raising=False)
-    before = mx.set_cache_limit(12345)
-    try:
-        with pytest.raises(ZeroDivisionError), limits(wired=1000):
-            assert mx.set_cache_limit(CACHE_BYTES) == CACHE_BYTES
-            assert int(os.environ[WINOGRAD]) > 0
-            raise ZeroDivisionError
-        assert mx.set_cache_limit(before) == 12345
-        assert WINOGRAD not in os.environ
-    finally:
-        mx.set_cache_limit(before)
+class Limits:
+    """Stands in for MLX's, which cannot be asked for."""
+
+    def __init__(self, monkeypatch):
+        self.cache, self.wired = 12345, 678
+        monkeypatch.delenv(WINOGRAD, raising=False)
+        monkeypatch.setattr(mx, "device_info", lambda: {"max_recommended_working_set_size": 10**6})
+        for name in ("cache", "wired"):
+            monkeypatch.setattr(mx, f"set_{name}_limit", lambda value, name=name: self.put(name, value))
+
+    def put(self, name, value):
+        before = getattr(self, name)
+        setattr(self, name, value)
+        return before
+
+    def all(self):
+        return self.cache, self.wired, WINOGRAD in os.environ
+
+
+def test_limits_are_put_back_after_an_error(monkeypatch):
+    found = Limits(monkeypatch)
+    with pytest.raises(ZeroDivisionError), limits(wired=1000):
+        assert found.all() == (CACHE_BYTES, 1100, True)
+        raise ZeroDivisionError
+    assert found.all() == (12345, 678, False)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_limits_of_several_runs_are_put_back_with_the_last(monkeypatch, order):
+    found = Limits(monkeypatch)
+    runs = limits(wired=1000), limits()
+    for run in runs:
+        run.__enter__()
+    assert found.all() == (CACHE_BYTES, 1100, True)
+    runs[order[0]].__exit__(None, None, None)
+    assert found.all() == (CACHE_BYTES, 0 if order[0] == 0 else 1100, True)
+    runs[order[1]].__exit__(None, None, None)
+    assert found.all() == (12345, 678, False)
+
+
+def test_no_more_is_wired_than_is_recommended(monkeypatch):
+    found = Limits(monkeypatch)
+    with limits(wired=10**9):
+        assert found.wired == 900_000
+
+
+def test_weights_are_let_go_of_before_the_limits_are(monkeypatch):
+    held = []
+
+    class Watched(type(memory._limits)):
+        def enter(self, wired):
+            super().enter(wired)
+            held.append(mx.get_active_memory())
+
+        def leave(self, wired):
+            held[-1] = mx.get_active_memory() - held[-1]
+            super().leave(wired)
+
+    monkeypatch.setattr(memory, "_limits", Watched())
+    for low_ram in (False, True):
+        horse = HappyHorse.load("tiny", low_ram=low_ram)
+        for state in horse.stream(f"a ball, {low_ram}", **SHORT):
+            del state
+    transformers = held[1], held[5]
+    assert len(held) == 8 and max(transformers) < 100_000
+
+
+def test_one_empty_frame_is_enough():
+    latents = mx.random.normal((5, 2, 4, 48))
+    check_latents("denoise", latents, mx.random.normal((9, 64)))
+    latents[1:] = 0  # as with a first frame that is given
+    with pytest.raises(BrokenRun, match="denoise: all latents are the same"):
+        check_latents("denoise", latents)
+
+
+def test_overflow_is_suspected_where_a_model_is_stored_in_half_precision(tmp_path, monkeypatch):
+    networks = {name: dict(config) for name, config in tiny.NETWORKS.items()}
+    networks["transformer"] |= {"dtype": "float16"}
+    tiny.write(tmp_path / "half", networks)
+    spoil(monkeypatch, Transformer, "__call__", nan)
+    with pytest.raises(BrokenRun, match="float16 may be too narrow"):
+        HappyHorse.load(tmp_path / "half").generate("x", **SHORT)
+    with pytest.raises(BrokenRun, match="the weights be damaged"):
+        HappyHorse.load(tmp_path / "half", dtype=mx.float32).generate("x", **SHORT)
 
 
 def test_quiet_sound_is_sound():
-    from mlx_happyhorse.sanity import check_sound
-
     check_sound(np.array([[1e-7, 0], [0, 0]], np.float32))

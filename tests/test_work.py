@@ -10,7 +10,7 @@ from golden_cases import distance
 
 from mlx_happyhorse import weights
 from mlx_happyhorse.convert import convert
-from mlx_happyhorse.models import matmul
+from mlx_happyhorse.models import matmul, transformer
 from mlx_happyhorse.models.matmul import UNLIMITED, Work, linear, split
 from mlx_happyhorse.models.transformer import Layout, attend_rows
 from mlx_happyhorse.sampling import Velocity
@@ -55,6 +55,21 @@ def test_a_dispatch_stays_below_its_operations(monkeypatch):
     attend_rows(x, x, x, 0, layout, None, work)
     assert len(seen) == 16 and max(seen) <= work.flops
     assert sum(seen) == 4 * 1000 * 1000 * 2 * 16
+
+
+def test_a_product_stays_below_its_operations(tmp_path, monkeypatch):
+    source = networks.save(networks.published(), tmp_path / "source")
+    convert([source], tmp_path / "model", variant="base", dtype="float32")
+    seen = []
+
+    def count(layer, x, work):
+        seen.append(2 * x.size * layer.weight.shape[0])
+        return layer(x)
+
+    monkeypatch.setattr(transformer, "linear", count)
+    work = Work(flops=2e5)
+    Velocity(weights.load(tmp_path / "model/transformer", work=work))(*networks.inputs())
+    assert 0.5 * work.flops < max(seen) <= work.flops
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 1), (10, 3), (10, 10), (10, 99), (0, 3)])

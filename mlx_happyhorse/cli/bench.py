@@ -18,7 +18,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="the same")
     parser.add_argument("--steps", type=int, help="steps of denoising (the model's own)")
     parser.add_argument("--upscale", choices=("540p", "1080p"), help="upscale it as well")
-    parser.add_argument("--runs", type=int, default=2, help="how often, the first one cold (2)")
+    parser.add_argument("--runs", type=int, default=2, help="two or more, the first one cold (2)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
     add_machine(parser, forced=False)
 

@@ -10,13 +10,16 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, add_machine, machine, noting
+from .generate import add_align_corners, add_machine, machine, noting, size
 from .output import BASE, LATENTS, VIDEO, Output
 from .terminal import with_bars
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", choices=("540p", "1080p"), default="540p", help="(540p)")
+    parser.add_argument(
+        "--size", type=size, metavar="WIDTHxHEIGHT", help="exactly so large (as 540p or 1080p holds)"
+    )
     parser.add_argument("--steps", type=int, help="(5, or what its run asked for)")
     parser.add_argument(
         "--guidance",
@@ -46,6 +49,7 @@ def upscale(options: argparse.Namespace) -> None:
     """make a clip larger, from the latents kept with it"""
     asked = {
         "upscale": options.to,
+        "upscale_size": options.size,
         "upscale_steps": options.steps,
         "upscale_guidance": options.guidance,
         "upscale_negative_prompt": options.negative_prompt,

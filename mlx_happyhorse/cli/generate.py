@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,6 +63,12 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     upscale = parser.add_argument_group("super-resolution")
     upscale.add_argument("--upscale", choices=("540p", "1080p"), help="at what size to end")
+    upscale.add_argument(
+        "--upscale-size",
+        type=size,
+        metavar="WIDTHxHEIGHT",
+        help="exactly so large (as 540p or 1080p holds)",
+    )
     upscale.add_argument("--upscale-steps", type=int, metavar="STEPS", help="(5)")
     upscale.add_argument("--upscale-guidance", type=float, metavar="GUIDANCE", help="1 is none (1)")
     upscale.add_argument(
@@ -108,6 +114,15 @@ def _seed(text: str) -> int:
     except ValueError as error:
         message = f"{text!r} is no number; a prompt goes before it, or into --prompt"
         raise argparse.ArgumentTypeError(message) from error
+
+
+def size(text: str) -> tuple[int, int]:
+    """Of an argument like 960x544."""
+    width, _, height = text.replace("×", "x").partition("x")
+    try:
+        return int(width), int(height)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it like 960x544") from error
 
 
 def add_align_corners(parser: Any) -> None:
@@ -173,9 +188,11 @@ def run(options: argparse.Namespace) -> None:
         return _show_plan(horse, arguments)
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
-        states = horse.stream(**arguments | {"seed": seed}, force=options.force, keep_frames=False)
+        stream = horse.stream(**arguments | {"seed": seed}, force=options.force, keep_frames=False)
+        states = noting(kept, stream)
+        del stream  # whoever closes the states ends the run
         try:
-            complete = _run(horse, noting(kept, states), output, options)
+            complete = _run(horse, states, output, options)
             output.save(started)
         except BaseException:
             output.drop()
@@ -187,7 +204,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _show_plan(horse: HappyHorse, arguments: dict[str, Any]) -> None:
-    plan = horse.plan(**arguments)
+    plan = horse.plan(**arguments, keep_frames=False)
     print(plan.table())
     if not plan.fits:
         print(horse.refusal(plan))
@@ -247,7 +264,7 @@ def _read_text(data: bytes, where: str) -> str:
         raise RequestError(f"{where} is no text: write it in UTF-8.") from error
 
 
-def _run(horse: HappyHorse, states: Iterable[State], output: Output, options: argparse.Namespace) -> bool:
+def _run(horse: HappyHorse, states: Generator[State], output: Output, options: argparse.Namespace) -> bool:
     """Runs to the end, or as far as it gets before it is stopped; says whether it was the end."""
     latents: Latents | None = None
     try:
@@ -261,6 +278,7 @@ def _run(horse: HappyHorse, states: Iterable[State], output: Output, options: ar
         if not options.keep_stopped or latents is None:
             raise
     say("Stopping: what there is will be decoded. Stop once more to drop it.")
+    states.close()  # nothing of it stays in memory
     output.drop()
     output.keep(latents)
     for state in with_bars(horse.finish(latents, force=options.force, keep_frames=False)):
@@ -268,7 +286,7 @@ def _run(horse: HappyHorse, states: Iterable[State], output: Output, options: ar
     return False
 
 
-def noting(before: dict[str, Any], states: Iterator[State]) -> Iterator[State]:
+def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:
     """Passes the states on, and says first what the run will take, and why it will not lead to the clip that
     was there before."""
     from .. import metadata

@@ -20,9 +20,7 @@ STAGES = {
     "picture": "Decoding picture",
     "sound": "Decoding sound",
 }
-BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {elapsed} gone, {remaining} left"
-
-
+BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {elapsed} gone{postfix}"
 BYTES_BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
 
 
@@ -59,8 +57,10 @@ def printable(text: str) -> str:
 
 
 def with_bars(states: Iterable[State]) -> Iterator[State]:
-    """Passes the states on and shows a bar for every stage."""
+    """Passes the states on and shows a bar for every stage, with what is left of the whole run."""
     from tqdm import tqdm
+
+    from ..plan import duration
 
     bar = None
     try:
@@ -70,6 +70,8 @@ def with_bars(states: Iterable[State]) -> Iterator[State]:
                 if bar is not None:
                     bar.close()
                 bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=TERMINAL)
+            left = f"{duration(state.seconds_left)} left in all, {size(state.memory)} held"
+            bar.set_postfix_str(left, refresh=False)
             bar.update(state.step - bar.n)
             yield state
     finally:

@@ -128,6 +128,7 @@ class TextEncoder(nn.Module):
 
     def encode(self, prompts: list[mx.array]) -> list[mx.array]:
         """The same for several prompts, which pass each layer together: its weights are used once."""
+        mx.eval(self.embed_tokens.parameters())  # read before a GPU waits for it
         states = [self.embed_tokens(ids) for ids in prompts]
         states = [x * mx.array(self.config.hidden_size**0.5, x.dtype) for x in states]
         mx.eval(states)
