@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from commands import SHORT, frames_of, read_until, run, settings_in
 
-from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, request
+from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, memory, request
+from mlx_happyhorse.cli.output import Output
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -146,6 +147,24 @@ def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
     assert run("generate", "x", *SHORT[:-2], "--seed", "1", "2", "--keep-stopped") == 0
     assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_run_stopped_between_its_steps_is_over_before_it_is_decoded(tmp_path, monkeypatch):
+    take, finish, running = Output.take, HappyHorse.finish, []
+
+    def stop(self, state):
+        if state.stage == "denoise" and state.step == 1:
+            raise KeyboardInterrupt
+        take(self, state)
+
+    def watched(*args, **options):
+        running.extend(memory._limits.wired)
+        return finish(*args, **options)
+
+    monkeypatch.setattr(Output, "take", stop)
+    monkeypatch.setattr(HappyHorse, "finish", watched)
+    assert run("generate", "x", *SHORT[:-2], "--steps", "2", "--keep-stopped") == 130
+    assert running == [] and settings_in("clip.mp4")["stopped"] == "after denoise step 1 of 2"
 
 
 def test_a_stopped_run_decodes_what_it_has_when_asked_to(tmp_path):

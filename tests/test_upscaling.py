@@ -55,5 +55,6 @@ def test_guidance_is_weaker_on_the_first_13_frames(tiny):
 
 
 def test_its_noise_is_not_that_of_the_first_stage(tiny):
-    run = Run(tiny, tiny.request("x", seed=1), {}, None)
+    plan = tiny.plan("x", seed=1)
+    run = Run(tiny, plan.request, {}, None, plan)
     assert not mx.allclose(run.draw((4, 4)), run.draw_upscaling((4, 4)))
