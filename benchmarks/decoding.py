@@ -1,12 +1,12 @@
 """Decodes clips of several lengths into files, to see that memory does not grow with them.
 
-python benchmarks/decoding.py [WIDTH HEIGHT]
+python benchmarks/decoding.py [NARROWER [WIDTH HEIGHT]]
 
-The embedded model, random latents, frames written as they come, each length in a process of its own. Printed
-are MLX's peaks in the stages sound and picture, latents of the length included and their bytes beside it,
-what the process took at its peak beyond what it had taken before, and seconds; then how far the peaks lie
-apart. First as it is, then with runs of a single frame in every layer of the decoder, as at full size: the
-embedded one is so narrow that a run holds a whole window, of which a clip's first is shorter than others.
+The picture decoder as published, its layers NARROWER (4) times narrower; random weights and latents; frames
+written as they come, each length in a process of its own. Printed are MLX's peaks in the stages sound and
+picture, latents of the length included and their bytes beside it, what the process took at its peak beyond
+what it had taken before, and seconds; then how far the peaks lie apart. The sound decoder is the embedded
+one: a second of sound is less than its window.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ with suppress(OSError):
 import mlx.core as mx
 
 from mlx_happyhorse import HappyHorse
+from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.latents import Latents
 from mlx_happyhorse.media import FPS, Film
-from mlx_happyhorse.models import turbo_decoder
+from mlx_happyhorse.models.turbo_decoder import TurboDecoderConfig
 from mlx_happyhorse.run import State
 
 SECONDS = (1, 5, 20)
@@ -65,15 +66,20 @@ def random_latents(settings: dict, seconds: float, width: int, height: int) -> L
     return Latents(video, audio, settings | {"seconds": seconds, "width": width, "height": height})
 
 
-def decode(seconds: float, width: int, height: int, one_by_one: bool) -> Decoded:
+def write_model(folder: Path, narrower: int) -> None:
+    published = TurboDecoderConfig()
+    widths = [width // narrower for width in published.widths]
+    decoder = {"type": "turbo_decoder", "widths": widths, "layers": list(published.layers)}
+    tiny.write(folder, tiny.NETWORKS | {"video_decoder": decoder})
+
+
+def decode(model: Path, seconds: float, width: int, height: int) -> Decoded:
     warnings.simplefilter("ignore")
-    if one_by_one:
-        turbo_decoder.RUN_ELEMENTS = 1
-    horse = HappyHorse.load("tiny")
+    horse = HappyHorse.load(model)
     latents = random_latents(settings_of_a_clip(horse), seconds, width, height)
     size, before = latents.video.nbytes + latents.audio.nbytes, process_peak()
     started = time.monotonic()
-    states = horse.finish(latents, keep_frames=False)
+    states = horse.finish(latents, keep_frames=False, force=True)
     with tempfile.TemporaryDirectory() as folder:
         state, frames = write(states, Path(folder) / "clip.mp4")
     peaks = {taken.stage: taken.bytes for taken in state.taken}
@@ -97,13 +103,13 @@ def process_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def show(width: int, height: int, one_by_one: bool) -> None:
-    print(f"{width}×{height}, {'runs of one frame' if one_by_one else 'as it is'}")
+def show(model: Path, width: int, height: int, narrower: int) -> None:
+    print(f"{width}×{height}, {narrower} times narrower than published")
     print("      s  frames  latents MiB  sound MiB  picture MiB  process MiB  seconds")
     spawn, found = multiprocessing.get_context("spawn"), []
     for seconds in SECONDS:
         with ProcessPoolExecutor(1, spawn) as alone:
-            done = alone.submit(decode, seconds, width, height, one_by_one).result()
+            done = alone.submit(decode, model, seconds, width, height).result()
         found.append(done)
         sizes = done.latents, done.peaks["sound"], done.peaks["picture"], done.process
         a, b, c, d = (size / MIB for size in sizes)
@@ -120,8 +126,8 @@ def _apart(sizes: list[int]) -> float:
 
 
 if __name__ == "__main__":
-    size = (int(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else (448, 256)
+    narrower, width, height = [int(word) for word in sys.argv[1:]] + [4, 224, 128][len(sys.argv) - 1 :]
     with tempfile.TemporaryDirectory() as home:
         os.environ["HAPPYHORSE_HOME"] = home
-        for one_by_one in (False, True):
-            show(*size, one_by_one)
+        write_model(Path(home) / "model", narrower)
+        show(Path(home) / "model", width, height, narrower)

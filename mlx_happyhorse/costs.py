@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from .memory import WINOGRAD_BYTES
-from .models import audio_vae, turbo_decoder
+from .models import audio_vae
 from .models.audio_vae import AudioVAEConfig
 from .models.matmul import EXPANDED, MANY, WIDE, Work
 from .models.text_encoder import TextEncoderConfig
@@ -195,16 +195,16 @@ class Convolution(NamedTuple):
 def turbo_convolutions(
     config: TurboDecoderConfig, latents: int, height: int, width: int
 ) -> list[tuple[Convolution, int]]:
-    """All of them over the longest window, with how many frames each makes; sizes are of the latents."""
+    """All of them, each for a frame, with how many frames they make of the longest window; sizes are of the
+    latents."""
     length = config.first_window if latents <= config.first_window else config.window + 2
     scale, times = 1, 1
     widths = (*config.widths, config.widths[-1])
     found: list[tuple[Convolution, int]] = []
 
     def add(inputs: int, outputs: int, taps: int = 9, depth: int = 3, enlarged: int = 1) -> None:
-        pixels, frames = height * width * scale**2 * enlarged, length * times
-        most = max(turbo_decoder.RUN_ELEMENTS // (pixels * max(inputs, outputs)), 1)
-        found.append((Convolution(pixels, min(most, frames), inputs, outputs, taps, depth), frames))
+        pixels = height * width * scale**2 * enlarged
+        found.append((Convolution(pixels, 1, inputs, outputs, taps, depth), length * times))
 
     add(config.latent_channels, widths[-1])
     for _ in range(2 * config.layers[-1]):
@@ -227,10 +227,11 @@ def turbo_convolutions(
 
 
 def turbo_peak(config: TurboDecoderConfig, latents: int, height: int, width: int, how: Arithmetic) -> int:
-    """Of a long clip: the frames that every layer holds for the next ones, and the largest convolution."""
+    """Of a long clip: the frames that every layer remembers, and the largest convolution, whose three frames
+    are normalised and activated first, beside one that skips them."""
     layers = [layer for layer, _ in turbo_convolutions(config, latents, height, width)]
-    held = sum(FP32 * x.pixels * x.inputs * (1 + x.frames / 3) for x in layers if x.depth > 1)
-    return int(held) + max(layer.peak(how) for layer in layers)
+    at_work = max(layer.peak(how) + 7 * FP32 * layer.pixels * layer.inputs for layer in layers)
+    return sum(layer.remembered for layer in layers) + at_work
 
 
 def turbo_flops(config: TurboDecoderConfig, latents: int, height: int, width: int) -> float:

@@ -223,9 +223,7 @@ def test_arrays_too_long_for_the_gpu_are_refused(home, tmp_path):
     horse.machine = replace(horse.machine, usable=10**15)
     asked = {"width": 1920, "height": 1088, "steps": 1}
     assert horse.plan("x", seconds=30, **asked).fits
-    with pytest.raises(
-        DoesNotFit, match=r"3\.9 billion elements, and MLX takes 2\.1\. With --"
-    ):
+    with pytest.raises(DoesNotFit, match=r"3\.9 billion elements, and MLX takes 2\.1\. With --"):
         horse.stream("x", seconds=60, **asked)
 
 

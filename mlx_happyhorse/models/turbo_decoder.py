@@ -1,9 +1,9 @@
 """MagiHuman's fast video decoder: Wan 2.2 latents → pixels, over sliding windows of latent frames.
 
 Within a window frames go through the layers one after the other: every layer takes an iterator of single
-frames, (1, 1, h, w, c), and returns one. A convolution gathers a few, as many as `RUN_ELEMENTS` allows,
-and keeps the last two for the next, so that neither memory nor the largest array grows with the window.
-Nothing holds on to a frame that it has passed on: hence `map` in place of loops, whose variables would.
+frames, (1, 1, h, w, c), and returns one. A convolution keeps the two frames that it needs for the next, so
+that neither memory nor the largest array grows with the window. Nothing holds on to a frame that it has
+passed on: hence `map` in place of loops, whose variables would.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice, repeat
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,10 +19,9 @@ import mlx.nn as nn
 from .config import Config
 from .convolution import conv3d
 from .normalization import denormalize
-from .video_vae import PATCH, interleave_frames, nearest_upsample, unpatchify
+from .video_vae import PATCH, nearest_upsample, unpatchify
 
 OVERLAP = 4  # pixel frames decoded from one latent frame of context
-RUN_ELEMENTS = 1 << 22  # numbers in the frames that a layer computes at a time; one frame may have more
 
 Frames = Iterator[mx.array]
 Layer = Callable[[mx.array], mx.array]
@@ -59,58 +58,31 @@ class Conv3d(nn.Module):
         self.bias = mx.zeros(out_channels)
 
     def __call__(self, frames: Frames, before: Layer = _unchanged) -> Frames:
-        return _one_by_one(self.runs(frames, before))
-
-    def runs(self, frames: Frames, before: Layer = _unchanged) -> Frames:
-        """As `__call__`, in runs; `before` is computed of the frames as often as they are needed."""
-        outputs, depth, *_, inputs = self.weight.shape
-        return _in_runs(lambda x: self.convolve(before(x)), frames, max(inputs, outputs), depth // 2)
+        """`before` is computed of the frames as often as they are needed."""
+        ends = self.weight.shape[1] // 2
+        held: list[mx.array] = []
+        for frame in chain(frames, repeat(None, ends)):
+            if frame is None:
+                frame = held[-1]
+            held += [frame] if held else [frame] * (ends + 1)
+            if len(held) > 2 * ends:
+                yield _evaluated(self.convolve(before(_joined(held))))
 
     def convolve(self, x: mx.array) -> mx.array:
         """(1, t + depth - 1, h, w, c) → (1, t, h, w, o)."""
         return conv3d(x, self.weight, padding=self.weight.shape[2] // 2) + self.bias
 
 
-def _in_runs(layer: Layer, frames: Frames, width: int, ends: int = 0) -> Frames:
-    """What a layer makes of runs of frames: (1, t + 2 · ends, h, w, c) → (1, t, …), evaluated.
-
-    t frames have at most `RUN_ELEMENTS` numbers, with `width` of them for each of the h · w pixels.
-    The clip's end frames are repeated `ends` times, and runs share 2 · `ends` frames with the next."""
-    shared = 2 * ends
-    held: list[mx.array] = []
-    for frame in frames:
-        held = held or [frame] * ends
-        held.append(frame)
-        if len(held) == _run_length(frame, width) + shared:
-            yield _evaluated(layer(_joined(held, shared)))
-    held += held[-1:] * ends
-    if len(held) > shared:
-        yield _evaluated(layer(_joined(held, shared)))
-
-
-def _run_length(frame: mx.array, width: int) -> int:
-    _, _, h, w, _ = frame.shape
-    return max(RUN_ELEMENTS // (h * w * width), 1)
-
-
-def _joined(held: list[mx.array], keep: int) -> mx.array:
-    """The frames held as one array. All but the last few are held no longer."""
-    run = mx.concatenate(held, axis=1)
-    del held[: len(held) - keep]
-    return run
+def _joined(frames: list[mx.array]) -> mx.array:
+    """As one array. The first is held no longer."""
+    joined = mx.concatenate(frames, axis=1)
+    del frames[0]
+    return joined
 
 
 def _evaluated(x: mx.array) -> mx.array:
     mx.eval(x)
     return x
-
-
-def _one_by_one(runs: Frames) -> Frames:
-    for run in runs:
-        frames = [run[:, i : i + 1] for i in range(run.shape[1])]
-        del run
-        while frames:
-            yield frames.pop(0)
 
 
 def _norm(x: mx.array, eps: float = 1e-8) -> mx.array:
@@ -166,13 +138,17 @@ class Upsampler(nn.Module):
 
     def __call__(self, frames: Frames, first: bool) -> Frames:
         if "time_conv" in self:
-            frames = _one_by_one(map(interleave_frames, self.time_conv.runs(frames)))
+            frames = chain.from_iterable(map(_halves, self.time_conv(frames)))
             frames = islice(frames, 1, None) if first else frames
-        four_pixels = 4 * self.conv.weight.shape[0]
-        return _one_by_one(_in_runs(self._enlarge, frames, four_pixels))
+        return map(self._enlarge, frames)
 
-    def _enlarge(self, x: mx.array) -> mx.array:
-        return self.conv(nearest_upsample(x)[0])[None]
+    def _enlarge(self, frame: mx.array) -> mx.array:
+        return _evaluated(self.conv(nearest_upsample(frame)[0])[None])
+
+
+def _halves(x: mx.array) -> Iterator[mx.array]:
+    """(1, 1, h, w, 2c) → two frames (1, 1, h, w, c), one after the other."""
+    return iter(mx.split(x, 2, axis=-1))
 
 
 class UpBlock(nn.Module):
@@ -213,9 +189,7 @@ class TurboDecoder(nn.Module):
         self.conv_out = Conv3d(widths[0], 3 * PATCH**2)
 
     def __call__(self, latents: mx.array) -> Iterator[mx.array]:
-        """Normalised latents (n, h, w, 48) → pixels about [-1, 1] in runs of (some, 16h, 16w, 3).
-
-        All runs together hold 4n - 3 frames."""
+        """Normalised latents (n, h, w, 48) → 4n - 3 frames (1, 16h, 16w, 3) of pixels about [-1, 1]."""
         first, step = self.config.first_window, self.config.window
         count = len(latents)
         left = 4 * count - 3
@@ -228,8 +202,8 @@ class TurboDecoder(nn.Module):
                 window = mx.concatenate([window, mx.repeat(latents[-1:], missing, axis=0)])
             frames = min(4 * (stop - start) - (0 if start else 3), left)
             # The frames of the context on either side are cut off again.
-            runs = self._decode(denormalize(window.astype(mx.float32)), first=not before)
-            yield from _between(runs, OVERLAP * before, OVERLAP * before + frames)
+            made = self._decode(denormalize(window.astype(mx.float32)), first=not before)
+            yield from islice(made, OVERLAP * before, OVERLAP * before + frames)
             left -= frames
 
     def _decode(self, x: mx.array, first: bool) -> Iterator[mx.array]:
@@ -238,23 +212,11 @@ class TurboDecoder(nn.Module):
             frames = block(frames)
         for up in self.up_blocks:
             frames = up(frames, first)
-        return map(_pixels, self.conv_out.runs(map(_activated, frames)))
+        return map(_pixels, self.conv_out(map(_activated, frames)))
 
 
 def _pixels(x: mx.array) -> mx.array:
     return _evaluated(unpatchify(x[0]))
-
-
-def _between(runs: Iterator[mx.array], start: int, stop: int) -> Iterator[mx.array]:
-    """Frames [start, stop) of all that come in runs of (some, h, w, 3). No run is asked for after them."""
-    at = 0
-    for run in runs:
-        wanted = run[max(start - at, 0) : stop - at]
-        at += len(run)
-        if len(wanted):
-            yield wanted
-        if at >= stop:
-            return
 
 
 def _windows(frames: int, first: int, step: int) -> Iterator[tuple[int, int]]:
