@@ -25,6 +25,7 @@ from .precision import DTYPES, cast, is_cast
 from .safetensors import header_of
 from .streaming import Streamed, Unit
 from .sums import SUMS
+from .threads import end_with_thread
 
 NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
     "transformer": (Transformer, TransformerConfig),
@@ -41,6 +42,7 @@ PROBES, PROBE_BYTES = 256, 4096  # of each file, for the fingerprint
 
 def build(config: dict[str, Any]) -> nn.Module:
     """A network with the layers and shapes that `config` describes, quantized ones included."""
+    end_with_thread()
     try:
         network, dimensions = NETWORKS[config["type"]]
         model = network(dimensions.from_dict(config))

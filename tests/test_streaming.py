@@ -1,5 +1,7 @@
 """Networks whose weights are read anew for every pass: the same numbers, in less memory."""
 
+import subprocess
+import sys
 import threading
 
 import mlx.core as mx
@@ -81,3 +83,18 @@ def test_every_thread_reads_on_a_stream_of_its_own():
         thread.start()
         thread.join()
     assert not failed
+
+
+def test_a_process_ends_well_after_its_threads():
+    """Without care MLX aborts every second one."""
+    code = """
+import threading
+import mlx.core as mx
+from mlx_happyhorse import HappyHorse
+
+thread = threading.Thread(target=lambda: HappyHorse.load("tiny").encode_image(mx.zeros((32, 32, 3))))
+thread.start()
+thread.join()
+"""
+    for _ in range(4):
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
