@@ -227,7 +227,7 @@ class HappyHorse(Networks):
 
     def refusal(self, plan: Plan) -> str:
         """Why a plan does not fit, and the smallest change that would."""
-        return refusal(plan, self._planner)
+        return refusal(plan, self._planner, self.low_ram)
 
     def _describe(self, request: Request, components: list[str]) -> dict[str, Any]:
         """What the clip will say of itself, beside its pictures and sounds."""

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from .errors import RequestError
 from .machine import GB
+from .picture import GRID
 from .plan import LARGEST, Plan, Planner
-from .request import Request
+from .request import LIMITS, Request
 
-SHARES = [n / 20 for n in range(19, 0, -1)]  # of a length or an area, the smallest change first
+SHARES = (*(n / 20 for n in range(19, 0, -1)), 0.03, 0.02, 0.01)  # of a length or an area
+SHORTEST = LIMITS["seconds"][1][0]
 
 
 class DoesNotFit(RequestError):
     """A run that would need more memory than there is."""
 
 
-def refusal(plan: Plan, planner: Planner) -> str:
-    """Why a plan is not carried out, and the smallest change that would fit."""
-    return f"{_reason(plan)} {_change(plan, planner)}"
+def refusal(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
+    """Why a plan, made with `low_ram`, is not carried out, and the smallest change that would fit."""
+    return f"{_reason(plan)} {_change(plan, planner, low_ram)}"
 
 
 def _reason(plan: Plan) -> str:
@@ -36,51 +38,44 @@ def _reason(plan: Plan) -> str:
     )
 
 
-def _change(plan: Plan, planner: Planner) -> str:
+def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
     request, inputs = plan.request, plan.inputs
 
     def fits(**changes: Any) -> bool:
-        return planner.plan(replace(request, **changes), inputs, low_ram=None).fits
+        return planner.plan(replace(request, **changes), inputs, low_ram).fits
 
     if inputs.begin == "sound":  # latents have their length and size
         return "Close what else takes memory, or --force it."
-    if not plan.low_ram and fits():
+    if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
         return "With --low-ram it fits."
-    changes = _smaller(request, fits, "--size") if inputs.begin == "upscale" else _least(request, fits)
-    if changes is not None:
-        return f"With {changes} it fits."
+    for options, changes in _changes(request, inputs.begin):
+        if fits(**changes):
+            return f"With {options} it fits."
     if request.upscale is not None and inputs.begin == "text" and fits(upscale=None, upscale_size=None):
         return "Without --upscale it fits."
-    return "No length and no size of it fits: take fewer bits (happyhorse convert -q), or --force it."
+    return "No shorter and no smaller clip fits: take fewer bits (happyhorse convert -q), or --force it."
 
 
-def _least(request: Request, fits: Callable[..., bool]) -> str | None:
-    """The options of a shorter clip or of a smaller one, whichever is left with more."""
-    shorter = next((s for s in SHARES if request.seconds * s >= 0.2 and fits(seconds=request.seconds * s)), 0)
-    smaller = next((s for s in SHARES if fits(**_scaled(request, s))), 0)
-    if shorter and shorter >= smaller:
-        return f"--seconds {math.floor(request.seconds * shorter * 10) / 10:g}"
-    return _smaller(request, fits, "--upscale-size")
-
-
-def _smaller(request: Request, fits: Callable[..., bool], option: str) -> str | None:
-    """The options of less area; `option` is that for the size to upscale to, where it is upscaled."""
+def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Options and the settings that they make, the smallest changes first: a shorter clip, then a smaller."""
     for share in SHARES:
-        size = _scaled(request, share)
-        if request.upscale is None and fits(**size):
-            return f"--width {size['width']} --height {size['height']}"
-        if request.upscale is not None:
-            width, height = size["upscale_size"]
-            if width * height <= request.width * request.height:
-                return None
-            if fits(**size):
-                return f"{option} {width}x{height}"
-    return None
+        seconds = math.floor(10 * request.seconds * share) / 10
+        if begin == "text" and seconds >= SHORTEST:
+            yield f"--seconds {seconds:g}", {"seconds": seconds}
+        width, height = _scaled(request.final_size, share)
+        if request.upscale is None:
+            yield f"--width {width} --height {height}", {"width": width, "height": height}
+            continue
+        final = {"upscale_size": (width, height)}
+        if width * height > request.width * request.height:
+            yield f"{'--size' if begin == 'upscale' else '--upscale-size'} {width}x{height}", final
+        if begin == "text":
+            w, h = _scaled((request.width, request.height), share)
+            sizes = {"width": w, "height": h} | final
+            yield f"--width {w} --height {h} --upscale-size {width}x{height}", sizes
 
 
-def _scaled(request: Request, share: float) -> dict[str, Any]:
-    """The settings of so much of the area that is made last."""
-    width, height = (max(int(side * share**0.5) // 32 * 32, 32) for side in request.final_size)
-    if request.upscale is not None:
-        return {"upscale_size": (width, height)}
-    return {"width": width, "height": height}
+def _scaled(size: tuple[int, int], share: float) -> tuple[int, int]:
+    """Of so much of the area."""
+    width, height = (max(int(side * share**0.5) // GRID * GRID, GRID) for side in size)
+    return width, height

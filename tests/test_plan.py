@@ -9,6 +9,7 @@ import pytest
 
 from mlx_happyhorse import HappyHorse, RequestError, text_cache, timings
 from mlx_happyhorse.cli import main
+from mlx_happyhorse.cli.generate import size
 from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
 from mlx_happyhorse.plan import duration
@@ -18,6 +19,7 @@ from mlx_happyhorse.timings import Timing
 GB = 10**9
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
 UPSCALE = "upscale", "upscale_size"
+UPSCALED = {"upscale": "540p", "upscale_size": (960, 512)}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
 
 
@@ -152,7 +154,7 @@ def test_what_does_not_fit_is_refused_with_the_change_that_would(home):
     change = {flag[2:]: float(value) for flag, value in zip(words[::2], words[1::2], strict=True)}
     change = {name: value if name == "seconds" else int(value) for name, value in change.items()}
     assert horse.plan("a ball", **asked | change).fits
-    with pytest.raises(DoesNotFit, match="fewer bits"):
+    with pytest.raises(DoesNotFit, match="No shorter and no smaller clip fits: take fewer bits"):
         horse_on(1e6).stream("a ball", **asked)
     assert next(iter(horse.stream("a ball", force=True, **asked))).stage == "text"
 
@@ -193,6 +195,29 @@ def test_only_the_transformer_that_is_too_large_is_streamed(home, tmp_path):
     streamed = {stage.name: stage.streamed for stage in horse.plan("a ball", **asked).stages}
     assert [name for name, value in streamed.items() if value] == ["upscale"]
     assert len(list(horse.stream("a ball", **asked))) > 5
+
+
+@pytest.mark.parametrize("low_ram", [None, False, True])
+@pytest.mark.parametrize(
+    ("usable", "asked"),
+    [
+        (940e6, {"seconds": 20, "width": 640, "height": 448} | UPSCALED),
+        (600e6, {"seconds": 5, "width": 640, "height": 448} | UPSCALED),
+        (940e6, {"seconds": 60, "width": 960, "height": 544}),
+        (460e6, {"seconds": 60, "width": 32, "height": 32}),
+    ],
+)
+def test_the_change_that_is_named_does_fit(home, low_ram, usable, asked):
+    horse = horse_on(usable, low_ram)
+    with pytest.raises(DoesNotFit, match="With --") as refused:
+        horse.stream("a ball", **asked)
+    words = str(refused.value).split("With ")[1].removesuffix(" it fits.").split()
+    if words == ["--low-ram"]:
+        horse, words = horse_on(usable, True), []
+    options = {flag[2:].replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)}
+    change = {name: size(v) if "x" in v else float(v) for name, v in options.items()}
+    change = {name: int(v) if name in ("width", "height") else v for name, v in change.items()}
+    assert horse.plan("a ball", **asked | change).fits
 
 
 def test_what_cannot_be_changed_is_not_proposed(home):
