@@ -91,12 +91,13 @@ def bench(
     of a run on. Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
     if runs < 2:
         raise RequestError(f"it takes two runs, a cold and a warm one, not {runs}.")
-    horse.forget_text(PROMPT)
+    texts = {PROMPT, *horse.plan(PROMPT, **settings).request.avoided.values()}
+    horse.forget_texts(texts)
     plan, found = horse.plan(PROMPT, keep_frames=False, **settings), []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
+            horse.forget_texts(texts)
             found.append(_run(horse, settings, Path(folder) / "clip.mp4", show))
-            horse.forget_text(PROMPT)
     stages = []
     for stage in plan.stages:
         times = [run[stage.name][0] for run in found]

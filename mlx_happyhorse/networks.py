@@ -62,9 +62,10 @@ class Networks:
             text_cache.store(whole, self._encoder)
         return [features[prompt] for prompt in prompts]
 
-    def forget_text(self, prompt: str) -> None:
-        """Drops what is kept of a prompt, so that it will be read anew."""
-        text_cache.forget(prompt, self._encoder)
+    def forget_texts(self, prompts: Iterable[str]) -> None:
+        """Drops what is kept of prompts, so that they will be read anew."""
+        for prompt in prompts:
+            text_cache.forget(prompt, self._encoder)
 
     def _read_texts(self, prompts: list[str]) -> list[mx.array]:
         tokenizer = load_tokenizer(self._tokenizer_file)
@@ -231,6 +232,7 @@ class Networks:
 
     @property
     def _encoder(self) -> str:
+        self._check_held("text_encoder")
         return weights.fingerprint(self.folder / "text_encoder")
 
     @property

@@ -44,6 +44,10 @@ def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
     def fits(**changes: Any) -> bool:
         return planner.plan(replace(request, **changes), inputs, low_ram).fits
 
+    if inputs.keep_frames:
+        handed_on = replace(inputs, keep_frames=False)
+        if planner.plan(request, handed_on, low_ram).fits:
+            return "With keep_frames=False it fits."
     if inputs.begin == "sound":  # latents have their length and size
         return "Close what else takes memory, or --force it."
     if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
@@ -53,7 +57,8 @@ def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
             return f"With {options} it fits."
     if request.upscale is not None and inputs.begin == "text" and fits(upscale=None, upscale_size=None):
         return "Without --upscale it fits."
-    return "No shorter and no smaller clip fits: take fewer bits (happyhorse convert -q), or --force it."
+    which = "smaller" if inputs.begin == "upscale" else "shorter and no smaller"
+    return f"No {which} clip fits: take fewer bits (happyhorse convert -q), or --force it."
 
 
 def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]]]:

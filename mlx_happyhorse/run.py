@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class State:
-    """Where a run stands: after `step` of the `steps` of a `stage`.
+    """Where a run stands: after `step` of the `steps` of a `stage`, which are frames in "picture".
 
     Stages are "text", "voice", "image", "denoise", "upscale", "sound" and "picture". `settings` are those
     that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
@@ -193,7 +193,7 @@ class Run:
 
 def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Stages[None]:
     """The last two stages, sound and picture. Without `keep_frames` no clip is put together of them."""
-    settings, total = latents.settings, len(latents.video)
+    settings, total = latents.settings, 4 * len(latents.video) - 3
     if settings.get("upscale") is None:  # whatever is to be done with its latents later
         settings = settings | dict.fromkeys(Upscaling.__annotations__)
     yield State("sound", 0, 1, settings, latents)
@@ -211,13 +211,13 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
         contrast.see(frames)
         count += len(frames)
         if keep_frames:
-            kept = np.empty((4 * total - 3, *frames.shape[1:]), np.uint8) if kept is None else kept
+            kept = np.empty((total, *frames.shape[1:]), np.uint8) if kept is None else kept
             kept[count - len(frames) : count] = frames
         clip = None
-        if count == 4 * total - 3:
+        if count == total:
             contrast.check()
             clip = None if kept is None else Clip(kept, sound, settings)
-        yield State("picture", count // 4 + 1, total, settings, latents, clip, frames)
+        yield State("picture", count, total, settings, latents, clip, frames)
 
 
 def _after(stage: str, step: Step, latents: Latents) -> Latents:

@@ -168,9 +168,10 @@ def fingerprint(folder: Path) -> str:
     at hand, of its config, the files' sizes and samples of them: reading 30 GB would take too long."""
     if (folder / SUMS).is_file():
         return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()[:16]
-    seen = hashlib.sha256((folder / "config.json").read_bytes())
-    if (folder / "tokenizer.json").is_file():
-        seen.update((folder / "tokenizer.json").read_bytes())
+    seen = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            seen.update((folder / name).read_bytes())
     for file in sorted(folder.glob("*.safetensors")):
         size = file.stat().st_size
         seen.update(f"{file.name} {size}".encode())
