@@ -224,12 +224,12 @@ def test_what_cannot_be_changed_is_not_proposed(home):
     asked = SHORT | {"upscale": "540p", "upscale_size": (256, 128)}
     *_, last = HappyHorse.load("tiny").stream("a ball", **SHORT)
     with pytest.raises(DoesNotFit, match=r"may be used\. Close what else takes memory, or --force it\.$"):
-        horse_on(1e6).finish(last.latents)
-    large = horse_on(1e12).plan("a ball", **asked)
+        horse_on(1e6).finish(last.latents, keep_frames=False)
+    large = horse_on(1e12).plan("a ball", keep_frames=False, **asked)
     with pytest.raises(DoesNotFit, match=r"With (--upscale-size \d+x\d+|--seconds [\d.]+) it fits"):
-        horse_on(large.needed - 1e5).stream("a ball", **asked)
+        horse_on(large.needed - 1e5).stream("a ball", keep_frames=False, **asked)
     with pytest.raises(DoesNotFit, match=r"With --size \d+x\d+ it fits"):
-        horse_on(large.needed - 1e5).finish(last.latents, **{k: asked[k] for k in UPSCALE})
+        horse_on(large.needed - 1e5).finish(last.latents, keep_frames=False, **{k: asked[k] for k in UPSCALE})
 
 
 def test_frames_that_are_kept_are_planned_for(home):
