@@ -67,7 +67,9 @@ class HappyHorse(Networks):
         **settings: Unpack[Settings],
     ) -> Clip:
         """Makes a clip, as `stream` does; `on_progress` is shown every state on the way."""
-        states = self.stream(prompt, image=image, audio=audio, draw=draw, force=force, **settings)
+        states = self.stream(
+            prompt, image=image, audio=audio, draw=draw, force=force, keep_frames=True, **settings
+        )
         return _last_clip(states, on_progress)
 
     def plan(

@@ -47,9 +47,9 @@ def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
     if inputs.keep_frames:
         handed_on = replace(inputs, keep_frames=False)
         if planner.plan(request, handed_on, low_ram).fits:
-            return "With keep_frames=False it fits."
+            return "With stream(..., keep_frames=False) it fits."
     if inputs.begin == "sound":  # latents have their length and size
-        return "Close what else takes memory, or --force it."
+        return "Decode it on a machine with more, or --force it."
     if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
         return "With --low-ram it fits."
     for options, changes in _changes(request, inputs.begin):
@@ -74,8 +74,8 @@ def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]
         final = {"upscale_size": (width, height)}
         if width * height > request.width * request.height:
             yield f"{'--size' if begin == 'upscale' else '--upscale-size'} {width}x{height}", final
-        if begin == "text":
-            w, h = _scaled((request.width, request.height), share)
+        w, h = _scaled((request.width, request.height), share)
+        if begin == "text" and width * height > w * h:
             sizes = {"width": w, "height": h} | final
             yield f"--width {w} --height {h} --upscale-size {width}x{height}", sizes
 

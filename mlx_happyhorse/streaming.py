@@ -54,8 +54,9 @@ class Streamed:
         index = self.places[id(module), children]
         self._put_back(index)
         self._read_ahead(index + 1)
-        if index + 1 < len(self.slots):
-            mx.eval(self._arrays(index + 1))
+        following = (index + 1) % len(self.slots) if self.repeatedly else index + 1
+        if following < len(self.slots):
+            mx.eval(self._arrays(following))
 
     def _put_back(self, index: int) -> None:
         names = self.slots[index].keys()

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, add_machine, machine, noting, size
+from .generate import add_align_corners, add_force, add_machine, machine, noting, size
 from .output import BASE, LATENTS, VIDEO, Output
 from .terminal import with_bars
 
@@ -31,10 +31,13 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
     )
     add_align_corners(parser)
     _add_files(parser)
+    add_machine(parser)
 
 
 def add_decode(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
+    add_force(parser)
+    parser.set_defaults(low_ram=None, dtype=None, dense_rows=None)  # of transformers
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +45,6 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", "-m", help="where the model is now, if not where it was")
     parser.add_argument("--output", "-o", help="the file to write (beside the clip)")
     parser.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
-    add_machine(parser)
 
 
 def upscale(options: argparse.Namespace) -> None:

@@ -134,6 +134,10 @@ def add_align_corners(parser: Any) -> None:
     )
 
 
+def add_force(parser: Any) -> None:
+    parser.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
+
+
 def add_machine(parser: argparse.ArgumentParser, forced: bool = True) -> None:
     group = parser.add_argument_group("the machine")
     group.add_argument(
@@ -143,7 +147,7 @@ def add_machine(parser: argparse.ArgumentParser, forced: bool = True) -> None:
         help="read the transformer anew for every step (where it does not fit otherwise)",
     )
     if forced:
-        group.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
+        add_force(group)
     group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
