@@ -19,10 +19,11 @@ GATE = re.compile(r"layers\..*\.gate")  # in 16 bits as well, but too small to q
 def cast(
     kind: str, tensors: dict[str, mx.array], dtype: mx.Dtype, stream: mx.Stream | None = None
 ) -> dict[str, mx.array]:
-    """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`."""
+    """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`, all
+    else in fp32, however they are stored."""
     return {
-        name: tensor.astype(dtype, stream=stream)
-        if is_cast(kind, name) and mx.issubdtype(tensor.dtype, mx.floating)
+        name: tensor.astype(dtype if is_cast(kind, name) else mx.float32, stream=stream)
+        if mx.issubdtype(tensor.dtype, mx.floating)
         else tensor
         for name, tensor in tensors.items()
     }

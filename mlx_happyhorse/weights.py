@@ -70,25 +70,23 @@ def load(
 ) -> Any:
     """The network in `folder`, its weights not yet read from disk.
 
-    `dtype` replaces the precision it computes in; what belongs in fp32 stays there. A transformer or text
-    encoder splits its `work`, and reads its weights anew for every pass if it is `streamed`. Raises
+    `dtype` replaces the precision it computes in; what belongs in fp32 is widened to it. A transformer or
+    text encoder splits its `work`, and reads its weights anew for every pass if it is `streamed`. Raises
     ModelError."""
     config = read_json(folder / "config.json")
 
     def read(stream: mx.Stream | None = None) -> dict[str, mx.array]:
-        weights = _read(folder, stream)
-        return weights if dtype is None else cast(config["type"], weights, dtype, stream)
+        return cast(config["type"], _read(folder, stream), dtype or stored(config), stream)
 
     try:
         model = build(config)
-        own = stored(config)
         weights = read()
         check(model, {k: w.shape for k, w in weights.items()})
     except ModelError as error:
         raise ModelError(f"{folder} cannot be used: {error}") from error
     model.load_weights(list(weights.items()), strict=True)
     if isinstance(model, Transformer):
-        model.dtype = dtype or own
+        model.dtype = dtype or stored(config)
     if isinstance(model, Transformer | TextEncoder):
         model.work = work
         if streamed:

@@ -7,7 +7,7 @@ import mlx.nn as nn
 import networks
 import pytest
 
-from mlx_happyhorse import weights
+from mlx_happyhorse import hub, weights
 from mlx_happyhorse.convert import Quantization, convert
 from mlx_happyhorse.sampling import Velocity
 
@@ -89,3 +89,17 @@ def test_quantized_text_encoder_stays_close(tmp_path):
     ids = mx.arange(5, 40)
     full, quantized = (weights.load(tmp_path / name / "text_encoder")(ids) for name in ("full", "q"))
     assert 0 < mx.linalg.norm(quantized - full) < 0.05 * mx.linalg.norm(full)
+
+
+@pytest.mark.parametrize("component", ["transformer", "text_encoder", "audio_vae", "video_encoder"])
+def test_what_is_stored_in_fewer_bits_is_computed_in_as_many_as_the_config_says(tmp_path, component):
+    source, halves = hub.find("tiny") / component, tmp_path / component
+    halves.mkdir()
+    (halves / "config.json").write_bytes((source / "config.json").read_bytes())
+    tensors = weights.read_tensors(source / "model.safetensors")
+    halved = {name: tensor.astype(mx.float16) for name, tensor in tensors.items()}
+    mx.save_safetensors(str(halves / "model.safetensors"), halved)
+    loaded = weights.parameters(weights.load(halves))
+    for name, tensor in weights.parameters(weights.load(source)).items():
+        assert loaded[name].dtype == mx.float32
+        assert mx.allclose(loaded[name], tensor, rtol=1e-3, atol=1e-6)
