@@ -112,7 +112,8 @@ class Networks:
         `text` and `negative_text` (tokens, 3584), `video` (frames, h, w, 48) and `audio` (n, 64) are fp32;
         `image` (1, h, w, 48) stays the first frame, and with `keep_audio` the audio stays as given. A
         distilled model needs `draw` for the noise of its steps; others take two passes a step when
-        `guidance` is above 1. `low_ram` is by default what `load` was given."""
+        `guidance` is above 1. `low_ram` is by default what `load` was given; None keeps the weights in
+        memory, as no plan is made of a step by itself."""
         defaults = self.config["sampling"]
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from .errors import RequestError
 from .models.transformer import Transformer
+from .sanity import check_velocity
 from .sequence import PATCH, coordinates, pack, rotation, unpack
 
 SHIFT = 5.0
@@ -162,6 +163,7 @@ class Velocity:
             coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
             self.rope[size] = rotation(coords, config.rope_bands)
         v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames)
+        check_velocity(v_video)
         return unpack(v_video, video.shape), v_audio
 
 

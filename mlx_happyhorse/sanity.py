@@ -27,6 +27,12 @@ def check_latents(where: str, *latents: mx.array, dtype: mx.Dtype | None = None)
             raise BrokenRun(f"{where}: all latents are the same. {CAUSES}")
 
 
+def check_velocity(velocity: mx.array) -> None:
+    """Raises BrokenRun for one that is the same everywhere: zeros would leave the noise as it is."""
+    if velocity.size > 1 and (velocity.max() == velocity.min()).item():
+        raise BrokenRun(f"the transformer made the same of everything. {CAUSES}")
+
+
 def check_sound(samples: np.ndarray) -> None:
     """Samples (n, 2). Raises BrokenRun for what is no sound; quiet is not the same as nothing."""
     if not np.isfinite(samples).all():

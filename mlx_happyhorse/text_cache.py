@@ -27,10 +27,11 @@ def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
             stored = cast(dict[str, mx.array], mx.load(str(_file(prompt, encoder)), format="safetensors"))
             features = stored["features"].astype(mx.float32)
             check_latents("text", features)
-            os.utime(_file(prompt, encoder))  # the least used are dropped first
         except (OSError, RuntimeError, ValueError, KeyError, BrokenRun):
             continue
         found[prompt] = features
+        with suppress(OSError):
+            os.utime(_file(prompt, encoder))  # the least used are dropped first
     return found
 
 

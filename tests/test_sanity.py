@@ -36,6 +36,12 @@ def test_latents_that_are_no_numbers_end_the_run_at_once(monkeypatch):
         HappyHorse.load("tiny", dtype=mx.float16).generate("x", **SHORT)
 
 
+def test_a_transformer_that_makes_zeros_ends_the_run(monkeypatch):
+    spoil(monkeypatch, Transformer, "__call__", lambda made: tuple(0 * x for x in made))
+    with pytest.raises(BrokenRun, match="made the same of everything"):
+        HappyHorse.load("tiny").generate("x", **SHORT)
+
+
 @pytest.mark.parametrize(
     ("owner", "name", "change", "message"),
     [

@@ -303,7 +303,9 @@ class Transformer(nn.Module):
         for layer in self.layers:
             layer(x, now)
         video_span, audio_span, _ = layout.spans
-        return (
+        made = (
             self.video_head(self.video_norm(x[video_span])),
             self.audio_head(self.audio_norm(x[audio_span])),
         )
+        mx.eval(made)  # or the whole stream would stay for it
+        return made
