@@ -23,7 +23,7 @@ from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 from .precision import DTYPES, cast, is_cast
 from .safetensors import header_of
-from .streaming import Streamed, Unit
+from .streaming import Streamed, Unit, reading_stream
 from .sums import SUMS
 from .threads import end_with_thread
 
@@ -98,8 +98,9 @@ def load(
 
 def release(model: nn.Module) -> None:
     """Lets go of a network's weights, whoever still holds the network itself."""
-    if isinstance(model, Transformer | TextEncoder):
+    if isinstance(model, Transformer | TextEncoder) and model.done is not keep:
         model.done = keep
+        mx.synchronize(reading_stream())  # what is still being read would outlive the network
     model.clear()
 
 
