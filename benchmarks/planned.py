@@ -50,6 +50,7 @@ DIMENSIONS: dict[str, dict[str, dict[str, Any]]] = {
 FACE = {"image": np.random.default_rng(0).integers(0, 255, (64, 96, 3), np.uint8)}
 VOICE = {"audio": (np.sin(np.arange(80_000) / 9).astype(np.float32), 44_100)}
 UP = {"upscale": "540p", "upscale_size": (320, 192)}
+GUIDED = {"upscale_guidance": 3, "upscale_negative_prompt": "Blurred."}
 CLIPS: list[dict[str, Any]] = [
     {"seconds": 1, "width": 256, "height": 160},
     {"seconds": 3, "width": 256, "height": 160},
@@ -57,6 +58,8 @@ CLIPS: list[dict[str, Any]] = [
     {"seconds": 1, "width": 224, "height": 128} | FACE,
     {"width": 192, "height": 128} | VOICE,
     {"seconds": 0.6, "width": 160, "height": 96} | UP | FACE,
+    {"seconds": 0.6, "width": 640, "height": 352},
+    {"seconds": 0.6, "width": 160, "height": 96} | UP | {"upscale_size": (480, 256)} | GUIDED,
 ]
 
 
@@ -123,7 +126,7 @@ def main() -> None:
 
 def _words(clip: dict[str, Any]) -> str:
     size = f"{clip['width']}×{clip['height']}"
-    modes = [name for name in ("image", "audio", "upscale") if name in clip]
+    modes = [name for name in ("image", "audio", "upscale", "upscale_guidance") if name in clip]
     return " ".join([size, f"{clip.get('seconds', 'voice')} s", *modes])
 
 

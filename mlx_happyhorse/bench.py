@@ -85,7 +85,11 @@ class Report:
 
 
 def bench(
-    horse: HappyHorse, settings: dict[str, Any], runs: int, show: Callable[[Iterable[State]], Iterable[State]]
+    horse: HappyHorse,
+    settings: dict[str, Any],
+    runs: int,
+    show: Callable[[Iterable[State]], Iterable[State]],
+    force: bool = False,
 ) -> Report:
     """Makes the clip `runs` times, at least twice, into a file that is thrown away. `show` passes the states
     of a run on. Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
@@ -97,7 +101,7 @@ def bench(
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
             horse.forget_texts(texts)
-            found.append(_run(horse, settings, Path(folder) / "clip.mp4", show))
+            found.append(_run(horse, settings, Path(folder) / "clip.mp4", show, force))
     stages = []
     for stage in plan.stages:
         times = [run[stage.name][0] for run in found]
@@ -111,9 +115,10 @@ def _run(
     settings: dict[str, Any],
     file: Path,
     show: Callable[[Iterable[State]], Iterable[State]],
+    force: bool,
 ) -> dict[str, tuple[float, int]]:
     """By stage: seconds and bytes."""
-    states = horse.stream(PROMPT, keep_frames=False, seed=0, **settings)
+    states = horse.stream(PROMPT, keep_frames=False, seed=0, force=force, **settings)
     film: Film | None = None
     saving = 0.0
     for state in show(states):

@@ -114,6 +114,10 @@ def attention_peak(config: TransformerConfig, tokens: Tokens, rows: int, work: W
         rows_seen = seen * tokens.video // tokens.frames + others
         window = 2 * how.bytes * rows_seen * config.num_kv_heads * config.head_dim
     scores = how.bytes * config.num_heads * most * tokens.all if how.unrolled else 0
+    if how.unrolled and config.num_kv_heads > 1:  # as measured: copies of all three
+        scores += (
+            3 * how.bytes * config.head_dim * (most * config.num_heads + tokens.all * config.num_kv_heads)
+        )
     return window + scores + how.bytes * inner * (most + (rows if most < rows else 0))
 
 

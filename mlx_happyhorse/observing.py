@@ -31,6 +31,7 @@ def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
     seconds: dict[str, float] = {}
     peaks: dict[str, int] = {}
     steps: dict[str, tuple[int, int]] = {}
+    begun: dict[str, tuple[int, float]] = {}  # after the first steps, which take longer
     started = time.monotonic()
     mx.reset_peak_memory()
     for state in states:
@@ -38,9 +39,10 @@ def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
         if state.step:
             seconds[state.stage] = seconds.get(state.stage, 0) + now - started
             peaks[state.stage] = max(peaks.get(state.stage, 0), mx.get_peak_memory())
+            begun.setdefault(state.stage, (state.step, seconds[state.stage]))
         steps[state.stage] = state.step, state.steps
         state.taken = tuple(Taken(stage, s, peaks[stage]) for stage, s in seconds.items())
-        state.seconds_left = _left(plan, seconds, steps)
+        state.seconds_left = _left(plan, seconds, steps, begun)
         state.memory, state.plan = mx.get_active_memory(), plan
         yield state
         if not state.step:
@@ -56,13 +58,17 @@ def record_saving(pixels: int, seconds: float) -> None:
     timings.record(this_machine().name, [Timing(SAVING, pixels, seconds)])
 
 
-def _left(plan: Plan, seconds: dict[str, float], steps: dict[str, tuple[int, int]]) -> float:
+def _left(
+    plan: Plan,
+    seconds: dict[str, float],
+    steps: dict[str, tuple[int, int]],
+    begun: dict[str, tuple[int, float]],
+) -> float:
     """Of the stage in hand by its pace so far, of later ones as planned."""
     left = 0.0
     for stage in plan.stages:
         step, count = steps.get(stage.name, (0, 1))
-        if step:
-            left += seconds[stage.name] / step * (count - step)
-        else:
-            left += stage.seconds
+        first, taken = begun.get(stage.name, (0, 0.0))
+        pace = (seconds[stage.name] - taken) / (step - first) if step > first else stage.seconds / count
+        left += pace * (count - step)
     return left

@@ -81,8 +81,8 @@ class HappyHorse(Networks):
         keep_frames: bool = True,
         **settings: Unpack[Settings],
     ) -> Plan:
-        """What `stream` would take on this machine, with the same arguments: memory and seconds, stage by
-        stage. Nothing is loaded. Raises RequestError for what cannot be done."""
+        """What `stream` would take on this machine, with the same arguments but `draw` and `force`: memory
+        and seconds, stage by stage. Nothing is loaded. Raises RequestError for what cannot be done."""
         picture = None if image is None else open_picture(image)
         recording = None if audio is None else open_recording(audio)
         request = self.request(prompt, **follow_inputs(settings, self.config["sampling"], picture, recording))
@@ -124,6 +124,8 @@ class HappyHorse(Networks):
         noise, called for the recording's latents or the audio's start, for the video's start, by the steps
         in their order, and for the upscaler's start. Without `keep_frames` the last state holds no clip, and
         memory does not grow with its length: sound and frames are in the states that they come with.
+
+        One thread goes through the states to the end, as MLX's arrays are computed where they were made.
 
         Raises RequestError at once for what cannot be done, DoesNotFit if it takes more memory than there
         is, unless with `force`, ModelError if the model's files are damaged. On the way it raises
@@ -217,9 +219,9 @@ class HappyHorse(Networks):
 
     def _plan_decoding(self, latents: Latents, keep_frames: bool) -> Plan:
         _, rows, columns, _ = latents.video.shape
-        seconds = (len(latents.audio) - 1) / FPS
-        asked = Settings(seconds=seconds, width=16 * columns, height=16 * rows)
-        request = Request.complete("decoded", asked, self.config["sampling"])
+        request = Request.complete("decoded", Settings(), self.config["sampling"])
+        seconds = (len(latents.audio) - 1) / FPS  # any size: who made them had no limits to keep to
+        request = replace(request, seconds=seconds, width=16 * columns, height=16 * rows)
         recording = latents.soundtrack is not None
         return self._plan(request, Inputs(recording=recording, begin="sound", keep_frames=keep_frames))
 

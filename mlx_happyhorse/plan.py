@@ -33,6 +33,7 @@ SAVING = "save h264"
 ENCODED = 50e6  # pixels of H.264 a second, to plan with
 FP32 = 4
 LARGEST = 2**31  # elements of an array, which MLX's kernels count in 32 bits
+TYPES = {"video_decoder": ["video_decoder", "turbo_decoder"]}  # where a network's is not its component's
 WITH_FRAMES = ("picture", "save")
 
 
@@ -165,8 +166,10 @@ class Network(NamedTuple):
 
 def bits_of(config: dict[str, Any]) -> str:
     """How a network's large matrices are stored: "4 bits", say, or "bfloat16"."""
-    quantization = config.get("quantization")
-    return f"{quantization['bits']} bits" if quantization else str(config.get("dtype", "float32"))
+    if not (quantization := config.get("quantization")):
+        return str(config.get("dtype", "float32"))
+    usual = 8 if quantization.get("mode") == "mxfp8" else 4  # MLX's own
+    return f"{quantization.get('bits', usual)} bits"
 
 
 def module_of(name: str) -> str:
@@ -330,7 +333,10 @@ class Planner:
             folder = self.folder / component
             config = weights.read_json(folder / "config.json")
             computes = component == "transformer" or component.startswith("upscaler")
+            types = TYPES.get(component, ["transformer"] if computes else [component])
             try:
+                if config.get("type") not in types:
+                    raise ModelError(f"its config.json is of another network, {config.get('type')!r}.")
                 sizes = weights.sizes(config, self.dtype if computes else None)
             except ModelError as error:
                 raise ModelError(f"{folder} cannot be used: {error}") from error

@@ -52,32 +52,48 @@ def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
         return "Decode it on a machine with more, or --force it."
     if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
         return "With --low-ram it fits."
-    for options, changes in _changes(request, inputs.begin):
+    for how, changes in _changes(request, inputs.begin):
         if fits(**changes):
-            return f"With {options} it fits."
-    if request.upscale is not None and inputs.begin == "text" and fits(upscale=None, upscale_size=None):
-        return "Without --upscale it fits."
+            return f"{how} it fits."
     which = "smaller" if inputs.begin == "upscale" else "shorter and no smaller"
     return f"No {which} clip fits: take fewer bits (happyhorse convert -q), or --force it."
 
 
 def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Options and the settings that they make, the smallest changes first: a shorter clip, then a smaller."""
+    """How it would fit and with what settings, the smallest changes first: a clip shorter or smaller, one
+    that is not upscaled, one that is both."""
+    upscaled = request.upscale is not None
     for share in SHARES:
-        seconds = math.floor(10 * request.seconds * share) / 10
-        if begin == "text" and seconds >= SHORTEST:
-            yield f"--seconds {seconds:g}", {"seconds": seconds}
-        width, height = _scaled(request.final_size, share)
-        if request.upscale is None:
-            yield f"--width {width} --height {height}", {"width": width, "height": height}
-            continue
-        final = {"upscale_size": (width, height)}
-        if width * height > request.width * request.height:
-            yield f"{'--size' if begin == 'upscale' else '--upscale-size'} {width}x{height}", final
-        w, h = _scaled((request.width, request.height), share)
-        if begin == "text" and width * height > w * h:
-            sizes = {"width": w, "height": h} | final
-            yield f"--width {w} --height {h} --upscale-size {width}x{height}", sizes
+        if begin == "text":
+            yield from _shorter(request, share)
+        if not upscaled:
+            yield _smaller(request, share)
+        elif math.prod(size := _scaled(request.final_size, share)) > request.width * request.height:
+            option = "--size" if begin == "upscale" else "--upscale-size"
+            yield f"With {option} {size[0]}x{size[1]}", {"upscale_size": size}
+    if begin != "text":
+        return
+    without, plain = "With", {}
+    if upscaled:
+        without, plain = "Without --upscale and with", {"upscale": None, "upscale_size": None}
+        yield "Without --upscale", plain
+    for share in SHARES:
+        how, changes = _smaller(request, share)
+        if upscaled:
+            yield how.replace("With", without), plain | changes
+        for shorter, less in _shorter(request, share):
+            yield f"{shorter.replace('With', without)} {how.removeprefix('With ')}", plain | changes | less
+
+
+def _shorter(request: Request, share: float) -> Iterator[tuple[str, dict[str, Any]]]:
+    seconds = math.floor(10 * request.seconds * share) / 10
+    if seconds >= SHORTEST:
+        yield f"With --seconds {seconds:g}", {"seconds": seconds}
+
+
+def _smaller(request: Request, share: float) -> tuple[str, dict[str, Any]]:
+    width, height = _scaled((request.width, request.height), share)
+    return f"With --width {width} --height {height}", {"width": width, "height": height}
 
 
 def _scaled(size: tuple[int, int], share: float) -> tuple[int, int]:

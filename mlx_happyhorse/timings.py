@@ -33,14 +33,14 @@ def read(machine: str) -> list[Timing]:
         rows = _all().get(machine, [])
         timings = [Timing(str(kind), float(work), float(seconds)) for kind, work, seconds in rows]
         return [t for t in timings if t.work > 0 and 0 < t.seconds < math.inf]
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, ArithmeticError):
         return []
 
 
 def _all() -> dict[str, Any]:
     try:
         known = json.loads(file().read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return known if isinstance(known, dict) else {}
 

@@ -2,7 +2,10 @@
 
 import json
 import os
+import re
+import shutil
 from dataclasses import replace
+from typing import Any
 
 import mlx.core as mx
 import pytest
@@ -11,6 +14,7 @@ from mlx_happyhorse import HappyHorse, RequestError, text_cache, timings
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.cli.generate import size
 from mlx_happyhorse.convert import tiny
+from mlx_happyhorse.errors import ModelError
 from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
 from mlx_happyhorse.plan import duration
 from mlx_happyhorse.refusal import DoesNotFit
@@ -206,17 +210,23 @@ def test_only_the_transformer_that_is_too_large_is_streamed(home, tmp_path):
         (940e6, {"seconds": 60, "width": 960, "height": 544}),
         (460e6, {"seconds": 60, "width": 32, "height": 32}),
         (480e6, {"width": 448, "height": 448, "upscale": "540p", "upscale_size": (448, 480)}),
+        (440e6, {"seconds": 60, "width": 640, "height": 448} | UPSCALED),
+        (450e6, {"seconds": 60, "width": 448, "height": 256}),
     ],
 )
 def test_the_change_that_is_named_does_fit(home, low_ram, usable, asked):
     horse = horse_on(usable, low_ram)
-    with pytest.raises(DoesNotFit, match="With --") as refused:
+    with pytest.raises(DoesNotFit, match="With") as refused:
         horse.stream("a ball", **asked)
-    words = str(refused.value).split("With ")[1].removesuffix(" it fits.").split()
+    change: dict[str, Any] = {}
+    named = re.search(r"With(out --upscale)?(?:(?: and with)? (.*))? it fits\.", str(refused.value))
+    words = (named[2] or "").split()
+    if named[1]:
+        change = {"upscale": None, "upscale_size": None}
     if words == ["--low-ram"]:
         horse, words = horse_on(usable, True), []
     options = {flag[2:].replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)}
-    change = {name: size(v) if "x" in v else float(v) for name, v in options.items()}
+    change |= {name: size(v) if "x" in v else float(v) for name, v in options.items()}
     change = {name: int(v) if name in ("width", "height") else v for name, v in change.items()}
     assert horse.plan("a ball", **asked | change).fits
 
@@ -231,6 +241,28 @@ def test_what_cannot_be_changed_is_not_proposed(home):
         horse_on(large.needed - 1e5).stream("a ball", keep_frames=False, **asked)
     with pytest.raises(DoesNotFit, match=r"With --size \d+x\d+ it fits"):
         horse_on(large.needed - 1e5).finish(last.latents, keep_frames=False, **{k: asked[k] for k in UPSCALE})
+
+
+def test_what_is_not_upscaled_is_proposed_before_its_base_is_made_smaller(home):
+    asked = {"seconds": 0.2, "width": 448, "height": 256, "upscale": "540p"}
+    unscaled = horse_on(1e12).plan("a ball", seconds=0.2, width=448, height=256)
+    with pytest.raises(DoesNotFit, match=r"Without --upscale it fits\.$"):
+        horse_on(unscaled.needed).stream("a ball", **asked)
+
+
+def test_latents_of_any_size_are_planned(home):
+    *_, last = HappyHorse.load("tiny").stream("a ball", **SHORT)
+    latents = replace(last.latents, video=last.latents.video[:1, :, :2], audio=last.latents.audio[:1])
+    *_, decoded = HappyHorse.load("tiny").finish(latents)
+    assert decoded.plan.request.frames == 1 and decoded.clip.video.shape == (1, 32, 32, 3)
+
+
+def test_a_component_that_is_another_network_is_named(home, tmp_path):
+    folder = written(tmp_path / "mixed")
+    shutil.rmtree(folder / "video_decoder")
+    shutil.copytree(folder / "audio_vae", folder / "video_decoder")
+    with pytest.raises(ModelError, match=r"video_decoder cannot be used: .* another network, 'audio_vae'"):
+        HappyHorse.load(folder).plan("a ball")
 
 
 def test_frames_that_are_kept_are_planned_for(home):
@@ -307,12 +339,16 @@ def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys,
 def test_the_benchmark_shows_every_stage(in_empty_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
     words = ["bench", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
-    assert main([*words, "--json", "b.json"]) == 0
+    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: replace(this_machine(), usable=1))
+    assert main(words) == 2 and "--force it" in capsys.readouterr().err
+    assert main([*words, "--force", "--json", "b.json"]) == 0
+    monkeypatch.undo()
+    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
     report = json.loads((tmp_path / "b.json").read_text())
     assert [s["stage"] for s in report["stages"]] == ["text", "denoise", "sound", "picture", "save"]
     assert all(s["cold"] > 0 and s["warm"] > 0 for s in report["stages"])
     assert report["frames"] == 9 and report["tokens"] == 3 * 1 * 2 + 10
-    assert "· tiny float32 · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
+    assert "· tiny float32 streamed · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
     assert main([*words, "--json", "nowhere/b.json"]) == 1
     assert main([*words, "--runs", "1"]) == 2
     assert "it takes two runs" in capsys.readouterr().err

@@ -5,10 +5,10 @@ from typing import Any
 
 from ..errors import HappyHorseError
 from ..files import expanded, written_beside
-from .generate import add_machine, machine
+from .generate import add_machine, machine, size
 from .terminal import printable, say
 
-SETTINGS = ("seconds", "width", "height", "steps", "upscale")
+SETTINGS = ("seconds", "width", "height", "steps", "upscale", "upscale_size")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -18,9 +18,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--height", type=int, help="the same")
     parser.add_argument("--steps", type=int, help="steps of denoising (the model's own)")
     parser.add_argument("--upscale", choices=("540p", "1080p"), help="upscale it as well")
+    parser.add_argument("--upscale-size", type=size, metavar="WIDTHxHEIGHT", help="exactly so large")
     parser.add_argument("--runs", type=int, default=2, help="two or more, the first one cold (2)")
     parser.add_argument("--json", metavar="FILE", help="write the figures there")
-    add_machine(parser, forced=False)
+    add_machine(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> None:
     horse = HappyHorse.load(options.model, **machine(options))
     given = {name: getattr(options, name) for name in SETTINGS}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    report = bench(horse, settings, options.runs, with_bars)
+    report = bench(horse, settings, options.runs, with_bars, options.force)
     print(printable(report.table()))
     print(printable(str(report)))
     if options.json is not None:

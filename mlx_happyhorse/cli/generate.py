@@ -138,7 +138,7 @@ def add_force(parser: Any) -> None:
     parser.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
 
 
-def add_machine(parser: argparse.ArgumentParser, forced: bool = True) -> None:
+def add_machine(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("the machine")
     group.add_argument(
         "--low-ram",
@@ -146,8 +146,7 @@ def add_machine(parser: argparse.ArgumentParser, forced: bool = True) -> None:
         default=None,
         help="read the transformer anew for every step (where it does not fit otherwise)",
     )
-    if forced:
-        add_force(group)
+    add_force(group)
     group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
