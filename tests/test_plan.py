@@ -298,11 +298,11 @@ def on_the_processor():
 def test_planned_memory_is_near_what_is_measured(home, on_the_processor):
     """The stages that matter; benchmarks/planned.py holds many runs against it."""
     horse = HappyHorse.load("tiny")
-    asked = {"seconds": 1, "width": 224, "height": 128, "steps": 1}
+    asked = {"seconds": 1, "width": 448, "height": 256, "steps": 1}
     *_, last = horse.stream("x", keep_frames=False, **asked)
     planned = {stage.name: stage.bytes for stage in last.plan.stages}
     measured = {stage.stage: stage.bytes for stage in last.taken}
-    for stage, tolerance in (("denoise", 0.4), ("sound", 0.2), ("picture", 0.2)):
+    for stage, tolerance in (("denoise", 0.35), ("sound", 0.2), ("picture", 0.2)):
         assert planned[stage] == pytest.approx(measured[stage], rel=tolerance)
 
 
