@@ -95,7 +95,7 @@ def bench(
     of a run on. Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
     if runs < 2:
         raise RequestError(f"it takes two runs, a cold and a warm one, not {runs}.")
-    texts = {PROMPT, *horse.plan(PROMPT, **settings).request.avoided.values()}
+    texts = {PROMPT, *horse.request(PROMPT, **settings).avoided.values()}
     horse.forget_texts(texts)
     plan, found = horse.plan(PROMPT, keep_frames=False, **settings), []
     with tempfile.TemporaryDirectory() as folder:

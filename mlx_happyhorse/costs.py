@@ -299,7 +299,7 @@ def audio_peak(config: AudioVAEConfig, latents: int, how: Arithmetic, encoding: 
     """A window of latents, or of samples for as many: the widest level, a layer at a time."""
     window = min(latents, config.window if encoding else audio_vae.DECODED + 2 * config.reach)
     rate, largest = math.prod(config.strides), 0
-    for narrow, stride in zip(config.widths, config.strides, strict=False):  # from the samples inwards
+    for narrow, stride in zip(config.widths[:-1], config.strides, strict=True):  # from the samples inwards
         largest = max(largest, FP32 * window * rate * narrow)
         rate //= stride
     return int(largest * ((10.3 if encoding else 11.5) if how.unrolled else 5))

@@ -15,6 +15,7 @@ from .request import LIMITS, Request
 
 SHARES = (*(n / 20 for n in range(19, 0, -1)), 0.03, 0.02, 0.01)  # of a length or an area
 SHORTEST = LIMITS["seconds"][1][0]
+NOT_UPSCALED: dict[str, Any] = {"upscale": None, "upscale_size": None}
 
 
 class DoesNotFit(RequestError):
@@ -61,39 +62,39 @@ def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
 
 def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """How it would fit and with what settings, the smallest changes first: a clip shorter or smaller, one
-    that is not upscaled, one that is both."""
+    that is not upscaled, one that is both shorter and smaller."""
     upscaled = request.upscale is not None
     for share in SHARES:
         if begin == "text":
-            yield from _shorter(request, share)
+            options, changes = _shorter(request, share)
+            yield f"With {options}", changes
         if not upscaled:
-            yield _smaller(request, share)
+            options, changes = _smaller(request, share)
+            yield f"With {options}", changes
         elif math.prod(size := _scaled(request.final_size, share)) > request.width * request.height:
             option = "--size" if begin == "upscale" else "--upscale-size"
             yield f"With {option} {size[0]}x{size[1]}", {"upscale_size": size}
     if begin != "text":
         return
-    without, plain = "With", {}
     if upscaled:
-        without, plain = "Without --upscale and with", {"upscale": None, "upscale_size": None}
-        yield "Without --upscale", plain
+        plain = replace(request, upscale=None, upscale_size=None)
+        yield "Without --upscale", NOT_UPSCALED
+        for how, changes in _changes(plain, begin):
+            yield f"Without --upscale and {how[0].lower()}{how[1:]}", NOT_UPSCALED | changes
+        return
     for share in SHARES:
-        how, changes = _smaller(request, share)
-        if upscaled:
-            yield how.replace("With", without), plain | changes
-        for shorter, less in _shorter(request, share):
-            yield f"{shorter.replace('With', without)} {how.removeprefix('With ')}", plain | changes | less
+        (shorter, less), (smaller, fewer) = _shorter(request, share), _smaller(request, share)
+        yield f"With {shorter} {smaller}", less | fewer
 
 
-def _shorter(request: Request, share: float) -> Iterator[tuple[str, dict[str, Any]]]:
-    seconds = math.floor(10 * request.seconds * share) / 10
-    if seconds >= SHORTEST:
-        yield f"With --seconds {seconds:g}", {"seconds": seconds}
+def _shorter(request: Request, share: float) -> tuple[str, dict[str, Any]]:
+    seconds = max(math.floor(10 * request.seconds * share) / 10, SHORTEST)
+    return f"--seconds {seconds:g}", {"seconds": seconds}
 
 
 def _smaller(request: Request, share: float) -> tuple[str, dict[str, Any]]:
     width, height = _scaled((request.width, request.height), share)
-    return f"With --width {width} --height {height}", {"width": width, "height": height}
+    return f"--width {width} --height {height}", {"width": width, "height": height}
 
 
 def _scaled(size: tuple[int, int], share: float) -> tuple[int, int]:

@@ -16,8 +16,10 @@ from mlx_happyhorse.cli.generate import size
 from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.errors import ModelError
 from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
+from mlx_happyhorse.observing import observed
 from mlx_happyhorse.plan import duration
 from mlx_happyhorse.refusal import DoesNotFit
+from mlx_happyhorse.run import State
 from mlx_happyhorse.timings import Timing
 
 GB = 10**9
@@ -78,6 +80,16 @@ def test_a_plan_has_the_stages_of_the_run(home):
     assert str(plan).endswith("96×64, 9 frames") and "peak 0." in str(plan)
     lefts = [state.seconds_left for state in states]
     assert lefts[0] > 0 and lefts[-1] == pytest.approx(plan.stages[-1].seconds)
+
+
+def test_time_left_does_not_follow_a_slow_first_frame(home, monkeypatch):
+    plan = HappyHorse.load("tiny").plan("a ball", **SHORT)
+    stages = tuple(replace(s, seconds=9.0) for s in plan.stages if s.name in ("denoise", "picture"))
+    clock = iter([0, 4, 4, 6, 6, 14, 14, 15, 15])
+    monkeypatch.setattr("mlx_happyhorse.observing.time.monotonic", lambda: next(clock))
+    states = [State("denoise", i, 4, {}) for i in (1, 2)] + [State("picture", i, 9, {}) for i in (1, 2)]
+    lefts = [state.seconds_left for state in observed(iter(states), replace(plan, stages=stages))]
+    assert lefts == [4 * 3 + 9, 2 * 2 + 9, 2 * 2 + 8, 2 * 2 + 7]
 
 
 def test_a_prompt_that_was_read_before_is_not_read_again(home, monkeypatch):
@@ -339,20 +351,23 @@ def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys,
 def test_the_benchmark_shows_every_stage(in_empty_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
     words = ["bench", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
-    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: replace(this_machine(), usable=1))
-    assert main(words) == 2 and "--force it" in capsys.readouterr().err
-    assert main([*words, "--force", "--json", "b.json"]) == 0
-    monkeypatch.undo()
-    monkeypatch.setenv("HAPPYHORSE_HOME", str(tmp_path / "home"))
+    assert main([*words, "--json", "b.json"]) == 0
     report = json.loads((tmp_path / "b.json").read_text())
     assert [s["stage"] for s in report["stages"]] == ["text", "denoise", "sound", "picture", "save"]
     assert all(s["cold"] > 0 and s["warm"] > 0 for s in report["stages"])
     assert report["frames"] == 9 and report["tokens"] == 3 * 1 * 2 + 10
-    assert "· tiny float32 streamed · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
+    assert "· tiny float32 · 64×32, 9 frames, 1 steps" in capsys.readouterr().out
     assert main([*words, "--json", "nowhere/b.json"]) == 1
     assert main([*words, "--runs", "1"]) == 2
     assert "it takes two runs" in capsys.readouterr().err
     assert len(list((tmp_path / "home/prompts").glob("*.safetensors"))) == 1
+
+
+def test_the_benchmark_is_refused_and_forced_as_clips_are(home, capsys, monkeypatch):
+    words = ["bench", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
+    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: replace(this_machine(), usable=1))
+    assert main(words) == 2 and "--force it" in capsys.readouterr().err
+    assert main([*words, "--force"]) == 0 and "tiny float32 streamed" in capsys.readouterr().out
 
 
 def test_wrong_ways_to_run_are_refused():
