@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -14,8 +15,10 @@ from . import hub, metadata, text_cache, weights
 from .errors import RequestError
 from .latents import Latents
 from .media import FPS, Clip
+from .models.blocks import OnBlock
 from .models.transformer import Transformer, TransformerConfig
 from .networks import Networks
+from .notes import note
 from .observing import observed
 from .picture import Picture, digest, open_picture
 from .plan import Inputs, Plan, Planner
@@ -24,7 +27,8 @@ from .prompts import NEGATIVE_PROMPT, Prompt, load_tokenizer
 from .recording import Sound, open_recording
 from .refusal import DoesNotFit, refusal
 from .request import Request, Settings, Upscaling, follow_inputs
-from .run import BEFORE_UPSCALING, Run, State, decode
+from .run import BEFORE_UPSCALING, Run, Stages, State, decode
+from .running import States, Worker
 from .sampling import Draw
 
 DECODING = ["video_decoder", "audio_vae"]
@@ -64,11 +68,12 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         on_progress: Callable[[State], None] | None = None,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Settings],
     ) -> Clip:
         """Makes a clip, as `stream` does; `on_progress` is shown every state on the way."""
         states = self.stream(
-            prompt, image=image, audio=audio, draw=draw, force=force, keep_frames=True, **settings
+            prompt, image=image, audio=audio, draw=draw, force=force, on_block=on_block, **settings
         )
         return _last_clip(states, on_progress)
 
@@ -113,8 +118,9 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Settings],
-    ) -> Iterator[State]:
+    ) -> States[State]:
         """Makes a clip step by step; see `Settings` for what can be set.
 
         `image` is the first frame: a path, a PIL image or a uint8 array (height, width, 3). Unless width
@@ -125,7 +131,10 @@ class HappyHorse(Networks):
         in their order, and for the upscaler's start. Without `keep_frames` the last state holds no clip, and
         memory does not grow with its length: sound and frames are in the states that they come with.
 
-        One thread goes through the states to the end, as MLX's arrays are computed where they were made.
+        Any thread may take the next state. `on_block` is called, by the thread that waits for a state, after
+        every block of a network: with the blocks that are done of this step, and all of it. `stop` of what
+        is returned ends the run at the next block, from whichever thread. One run at a time is under way:
+        another waits for its end.
 
         Raises RequestError at once for what cannot be done, DoesNotFit if it takes more memory than there
         is, unless with `force`, ModelError if the model's files are damaged. On the way it raises
@@ -143,14 +152,30 @@ class HappyHorse(Networks):
             self._check_fit(plan)
         self._check_components(needed)
         if notice := self.config.get("notice"):
-            warnings.warn(f"{self.name}: {notice}", stacklevel=2)
+            note(f"{self.name}: {notice}")
         about = self._describe(request, needed) | {
             "image": None if picture is None else metadata.source(image, digest(picture)),
             "audio": None if recording is None else metadata.source(audio, recording.digest),
             "seed": request.seed if draw is None else None,
         }
-        run = Run(self, request, about, draw, plan)
-        return observed(run.generate(picture, recording), plan)
+        return self._run(request, about, draw, plan, on_block, lambda run: run.generate(picture, recording))
+
+    def _run(
+        self,
+        request: Request,
+        about: dict[str, Any],
+        draw: Draw | None,
+        plan: Plan,
+        on_block: OnBlock | None,
+        begin: Callable[[Run], Stages[None]],
+    ) -> States[State]:
+        """The run's states; its own arrays are made on its thread, the user's noise on the user's."""
+
+        def start(worker: Worker) -> Generator[State]:
+            own = None if draw is None else partial(worker.call, _evaluated(draw))
+            return observed(begin(Run(self, request, about, own, plan, worker.on_block)), plan)
+
+        return States(start, on_block)
 
     def finish(
         self,
@@ -159,14 +184,16 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Upscaling],
-    ) -> Iterator[State]:
+    ) -> States[State]:
         """Makes the clip of latents that were kept, step by step. With `upscale` among the settings they
         are upscaled first, with the same result as in a run that did so at once.
 
         Raises what `stream` raises, and RequestError for latents of another model."""
         if unknown := settings.keys() - Upscaling.__annotations__.keys():
             raise TypeError(f"finish takes no {min(unknown)}: the latents were made with their own.")
+        mx.eval(latents.video, latents.audio)  # on this thread, where they were made
         channels = latents.video.shape[-1], latents.audio.shape[-1]
         if channels != self.latent_channels:
             raise RequestError(f"these latents are not {self.name}'s: they have {channels} channels.")
@@ -177,7 +204,9 @@ class HappyHorse(Networks):
             plan = self._plan_decoding(latents, keep_frames)
             if not force:
                 self._check_fit(plan)
-            return observed(decode(self, latents, keep_frames), plan)
+            return States(
+                lambda worker: observed(decode(self, latents, keep_frames, worker.on_block), plan), on_block
+            )
         if size := latents.settings.get("upscale"):
             raise RequestError(f"these latents were upscaled to {size} already.")
         asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
@@ -196,7 +225,7 @@ class HappyHorse(Networks):
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
-        return observed(Run(self, request, about, draw, plan).upscale(latents), plan)
+        return self._run(request, about, draw, plan, on_block, lambda run: run.upscale(latents))
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
@@ -206,7 +235,7 @@ class HappyHorse(Networks):
         negative = settings.get("negative_prompt")
         if negative not in (None, NEGATIVE_PROMPT, *request.avoided.values()):
             why = "is distilled and has no guidance" if self.distilled else "runs at guidance 1"
-            warnings.warn(f"the negative prompt does nothing: {self.name} {why}.", stacklevel=2)
+            note(f"the negative prompt does nothing: {self.name} {why}.")
         return request
 
     def _complete(self, prompt: str | Prompt, settings: Settings) -> Request:
@@ -214,7 +243,7 @@ class HappyHorse(Networks):
         if request.upscale is not None:
             self._check_held(f"upscaler_{request.upscale}")
         if request.upscale and request.upscale_negative_prompt and request.upscale_guidance == 1:
-            warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=3)
+            note("upscale_negative_prompt does nothing: upscale_guidance is 1.")
         return request
 
     def _plan_decoding(self, latents: Latents, keep_frames: bool) -> Plan:
@@ -265,12 +294,24 @@ class HappyHorse(Networks):
                     )
 
 
-def _last_clip(states: Iterable[State], on_progress: Callable[[State], None] | None) -> Clip:
-    for state in states:
-        if on_progress is not None:
-            on_progress(state)
+def _last_clip(states: States[State], on_progress: Callable[[State], None] | None) -> Clip:
+    with closing(states):
+        for state in states:
+            if on_progress is not None:
+                on_progress(state)
     assert state.clip is not None
     return state.clip
+
+
+def _evaluated(draw: Draw) -> Draw:
+    """The same draws, as arrays that any thread can use."""
+
+    def drawn(shape: tuple[int, ...]) -> mx.array:
+        noise = draw(shape)
+        mx.eval(noise)
+        return noise
+
+    return drawn
 
 
 def _needed(request: Request, picture: bool) -> list[str]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict
@@ -14,6 +13,7 @@ from PIL import Image
 
 from .errors import RequestError
 from .media import FPS
+from .notes import note
 from .picture import GRID, LONGEST, base_size, other_side
 from .prompts import NEGATIVE_PROMPT, Prompt
 from .recording import MAX_SECONDS, Recording
@@ -114,9 +114,7 @@ class Request:
         if self.upscale is None:
             for name in Upscaling.__annotations__:
                 if settings.get(name) is not None:
-                    warnings.warn(
-                        f"{name} does nothing without upscale, which says to what size.", stacklevel=5
-                    )
+                    note(f"{name} does nothing without upscale, which says to what size.")
         elif (pixels := math.prod(self.final_size)) <= self.width * self.height:
             raise RequestError(
                 f"{self.width}×{self.height} is no smaller than the {pixels} pixels of "
@@ -199,7 +197,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 def _round_down(name: str, pixels: int) -> int:
     rounded = pixels // GRID * GRID
     if rounded != pixels:
-        warnings.warn(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.", stacklevel=5)
+        note(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.")
     return rounded
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from .latents import Latents
 from .media import Clip
+from .models.blocks import OnBlock
 from .observing import Taken
 from .picture import fit
 from .plan import Plan
@@ -75,12 +76,13 @@ class Run:
         settings: dict[str, Any],
         draw: Draw | None,
         plan: Plan,
+        on_block: OnBlock,
     ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
         self.streamed = {stage.name for stage in plan.stages if stage.streamed}
         self.keep_frames = plan.inputs.keep_frames
-        self.horse, self.request, self.settings = horse, request, settings
+        self.horse, self.request, self.settings, self.on_block = horse, request, settings, on_block
         self.draw = draw or draw_from(mx.random.key(request.seed))
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
 
@@ -89,12 +91,12 @@ class Run:
         latents = yield from self._denoise(text, picture, recording)
         if self.request.upscale is not None:
             latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames)
+        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
 
     def upscale(self, latents: Latents) -> Stages[None]:
         text = yield from self._read_prompts("upscale")
         latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames)
+        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
 
     def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
         return State(stage, step, steps, self.settings, latents)
@@ -105,7 +107,7 @@ class Run:
         used = [self.request.prompt, *(avoided[stage] for stage in stages if stage in avoided)]
         prompts = list(dict.fromkeys(used))
         yield self._state("text", 0, 1)
-        features = dict(zip(prompts, self.horse.encode_texts(prompts), strict=True))
+        features = dict(zip(prompts, self.horse.encode_texts(prompts, self.on_block), strict=True))
         yield self._state("text", 1, 1)
         negative = {stage: features[avoided[stage]] for stage in stages if stage in avoided}
         return Texts(features[self.request.prompt], negative)
@@ -154,6 +156,7 @@ class Run:
             keep_audio=recording is not None,
             draw=self.draw,
             low_ram="denoise" in self.streamed,
+            on_block=self.on_block,
         ):
             self._check("denoise", "transformer", step, recording is not None)
             after = _after("denoise", step, replace(latents, audio=step.clean_audio))
@@ -184,6 +187,7 @@ class Run:
             align_corners=request.align_corners,
             draw=self.draw_upscaling,
             low_ram="upscale" in self.streamed,
+            on_block=self.on_block,
         ):
             self._check("upscale", f"upscaler_{request.upscale}", step, True)
             after = _after("upscale", step, replace(latents, settings=self.settings))
@@ -191,7 +195,7 @@ class Run:
         return after
 
 
-def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Stages[None]:
+def decode(horse: HappyHorse, latents: Latents, keep_frames: bool, on_block: OnBlock) -> Stages[None]:
     """The last two stages, sound and picture. Without `keep_frames` no clip is put together of them."""
     settings, total = latents.settings, 4 * len(latents.video) - 3
     if settings.get("upscale") is None:  # whatever is to be done with its latents later
@@ -199,7 +203,7 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
     yield State("sound", 0, 1, settings, latents)
     sound = latents.soundtrack
     if sound is None:
-        sound = np.array(horse.decode_audio(latents.audio))
+        sound = np.array(horse.decode_audio(latents.audio, on_block))
         check_sound(sound)
     yield State("sound", 1, 1, settings, latents, sound=sound)
     yield State("picture", 0, total, settings, latents)

@@ -137,10 +137,10 @@ def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
     decode_audio = HappyHorse.decode_audio
     stops = iter([KeyboardInterrupt])
 
-    def stop_once(self, latents):
+    def stop_once(self, latents, *rest):
         for stop in stops:
             raise stop
-        return decode_audio(self, latents)
+        return decode_audio(self, latents, *rest)
 
     monkeypatch.setattr(HappyHorse, "decode_audio", stop_once)
     assert run("generate", "x", *SHORT, "--seed", "2", "--keep-stopped") == 130
