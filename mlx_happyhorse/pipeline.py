@@ -256,9 +256,9 @@ class HappyHorse(Networks):
 
     def _check_fit(self, plan: Plan) -> None:
         if not plan.fits:
-            raise DoesNotFit(self.refusal(plan))
+            raise self.refusal(plan)
 
-    def refusal(self, plan: Plan) -> str:
+    def refusal(self, plan: Plan) -> DoesNotFit:
         """Why a plan does not fit, and the smallest change that would."""
         return refusal(plan, self._planner, self.low_ram)
 

@@ -9,7 +9,7 @@ import pytest
 from commands import SHORT, frames_of, read_until, run, settings_in
 
 from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, memory, request
-from mlx_happyhorse.cli.output import Output
+from mlx_happyhorse.output import Output
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 

@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from ..errors import HappyHorseError, RequestError
 from ..version import __version__
 from . import bench, check, convert, download, finish, generate, info
+from .hints import worded
 from .terminal import say
 
 COMMANDS = {
@@ -38,10 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = _say_once(set())
-        verbose = False
+        verbose, command = False, ""
         try:
             options = _options(arguments)
-            verbose = options.verbose
+            verbose, command = options.verbose, options.command
             with _signals_held_back():
                 _import_everything()
             options.run(options)
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except RequestError as error:
-            return _fail(str(error), ASKED_WRONGLY, verbose)
+            return _fail(_in_words(error, command), ASKED_WRONGLY, verbose)
         except HappyHorseError as error:
             return _fail(str(error), FAILED, verbose)
         except Exception as error:
@@ -111,6 +112,12 @@ def _say_once(said: set[str]) -> Callable[..., None]:
     return show
 
 
+def _in_words(error: RequestError, command: str) -> str:
+    from ..refusal import DoesNotFit
+
+    return worded(error, command) if isinstance(error, DoesNotFit) else str(error)
+
+
 def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
@@ -146,5 +153,5 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         add(command)
         command.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=run, parser=command)
+        command.set_defaults(run=run, parser=command, command=name)
     return parser

@@ -6,13 +6,15 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
 from .generate import add_align_corners, add_force, add_machine, machine, noting, size
-from .output import BASE, LATENTS, VIDEO, Output
-from .terminal import with_bars
+from .terminal import Bars, say_saved
+
+if TYPE_CHECKING:
+    from ..output import Output
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -49,6 +51,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """make a clip larger, from the latents kept with it"""
+    from ..output import BASE, LATENTS, VIDEO, Output
+
     asked = {
         "upscale": options.to,
         "upscale_size": options.size,
@@ -64,6 +68,8 @@ def upscale(options: argparse.Namespace) -> None:
 
 def decode(options: argparse.Namespace) -> None:
     """make the clip of kept latents"""
+    from ..output import LATENTS, VIDEO, Output
+
     file = _latents_of(options.clip, (LATENTS,))
     beside = options.output is None
     output = str(file.with_name(_stem(file) + VIDEO)) if beside else options.output
@@ -79,21 +85,26 @@ def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict
     model = options.model or latents.settings["model"]
     horse = HappyHorse.load(model, **machine(options))
     asked = {name: value for name, value in asked.items() if value is not None}
-    states = horse.finish(latents, force=options.force, keep_frames=False, **asked)
+    bars = Bars()
+    states = horse.finish(latents, force=options.force, keep_frames=False, on_block=bars.on_block, **asked)
     try:
-        for state in with_bars(noting(latents.settings, states)):
+        for state in bars.over(noting(latents.settings, states)):
             output.take(state)
-        output.save(started)
+        say_saved(output.save(), started)
     finally:
         output.drop()
 
 
 def _stem(file: Path) -> str:
+    from ..output import BASE, LATENTS
+
     return file.name.removesuffix(BASE).removesuffix(LATENTS)
 
 
 def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
     """The file itself, if it holds latents, or the first of those endings beside it."""
+    from ..output import LATENTS, VIDEO
+
     path = expanded(clip)
     if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name too long
         raise RequestError(f"there is no file {path}.")

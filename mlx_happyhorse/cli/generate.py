@@ -4,19 +4,22 @@ import argparse
 import sys
 import time
 from collections.abc import Generator, Iterable
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .output import Output
-from .terminal import say, with_bars
+from .hints import worded
+from .terminal import Bars, say, say_saved
 
 if TYPE_CHECKING:
     from ..latents import Latents
+    from ..output import Output
     from ..pipeline import HappyHorse
     from ..prompts import Prompt
     from ..run import State
+    from ..running import States
 
 LARGEST_PROMPT = 1_000_000  # bytes
 NONE = object()  # said to be left out, where an earlier clip had it
@@ -171,6 +174,7 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
     from .. import metadata
+    from ..output import Output
 
     source = options.config_from_metadata
     before = {} if source is None else metadata.read(source)
@@ -188,29 +192,33 @@ def run(options: argparse.Namespace) -> None:
         said = {name for name in OF_VARIANT if getattr(options, name) is not None}
         arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in said}
     if options.dry_run:
-        return _show_plan(horse, arguments)
+        return _show_plan(horse, arguments, options.command)
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
-        stream = horse.stream(**arguments | {"seed": seed}, force=options.force, keep_frames=False)
-        states = noting(kept, stream)
-        del stream  # whoever closes the states ends the run
+        bars = Bars()
+        states = horse.stream(
+            **arguments | {"seed": seed}, force=options.force, keep_frames=False, on_block=bars.on_block
+        )
         try:
-            complete = _run(horse, states, output, options)
-            output.save(started)
+            with closing(states):
+                complete = _run(horse, states, kept, output, options, bars)
+            say_saved(output.save(), started)
         except BaseException:
             output.drop()
-            output.say_what_is_kept()
+            _say_what_is_kept(output)
             raise
+        if output.not_kept is not None:
+            raise output.not_kept
         if not complete:
             stopped = output.settings.get("stopped")
             raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
 
 
-def _show_plan(horse: HappyHorse, arguments: dict[str, Any]) -> None:
+def _show_plan(horse: HappyHorse, arguments: dict[str, Any], command: str) -> None:
     plan = horse.plan(**arguments, keep_frames=False)
     print(plan.table())
     if not plan.fits:
-        print(horse.refusal(plan))
+        print(worded(horse.refusal(plan), command))
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
@@ -267,11 +275,24 @@ def _read_text(data: bytes, where: str) -> str:
         raise RequestError(f"{where} is no text: write it in UTF-8.") from error
 
 
-def _run(horse: HappyHorse, states: Generator[State], output: Output, options: argparse.Namespace) -> bool:
+def _say_what_is_kept(output: Output) -> None:
+    for path, upscale in list(output.kept.items())[-1:]:
+        command = f"upscale --to {upscale}" if upscale else "decode"
+        say(f"The latents are kept: happyhorse {command} {path}")
+
+
+def _run(
+    horse: HappyHorse,
+    states: States[State],
+    before: dict[str, Any],
+    output: Output,
+    options: argparse.Namespace,
+    bars: Bars,
+) -> bool:
     """Runs to the end, or as far as it gets before it is stopped; says whether it was the end."""
     latents: Latents | None = None
     try:
-        for state in with_bars(states):
+        for state in bars.over(noting(before, states)):
             latents = state.latents or latents
             if state.stage in ("denoise", "upscale") and state.step == state.steps and latents is not None:
                 output.keep(latents, state.settings["upscale"] if state.stage == "denoise" else None)
@@ -284,7 +305,9 @@ def _run(horse: HappyHorse, states: Generator[State], output: Output, options: a
     states.close()  # nothing of it stays in memory
     output.drop()
     output.keep(latents)
-    for state in with_bars(horse.finish(latents, force=options.force, keep_frames=False)):
+    bars = Bars()
+    decoded = horse.finish(latents, force=options.force, keep_frames=False, on_block=bars.on_block)
+    for state in bars.over(decoded):
         output.take(state)
     return False
 
