@@ -85,6 +85,11 @@ def find(model: str | Path) -> Path:
     return folder
 
 
+def is_here_as(name: str) -> bool:
+    """Whether a model is embedded, or was downloaded under this very name: no path, and nothing to fetch."""
+    return name in EMBEDDED or (not name.startswith(".") and _downloaded(name) is not None)
+
+
 def fetch(folder: Path, components: Iterable[str]) -> None:
     """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
     repo = repo_of(folder)

@@ -15,6 +15,7 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
+from ..notes import told_to
 from ..version import __version__
 from . import bench, check, convert, download, finish, generate, info
 from .hints import worded
@@ -36,9 +37,10 @@ DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     _prepare_process()
-    with warnings.catch_warnings():
+    tell = _say_once(set())
+    with warnings.catch_warnings(), told_to(tell):
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _say_once(set())
+        warnings.showwarning = lambda message, *_, **__: tell(str(message))
         verbose, command = False, ""
         try:
             options = _options(arguments)
@@ -103,10 +105,10 @@ def _signals_held_back() -> Iterator[None]:
         signal.raise_signal(late)
 
 
-def _say_once(said: set[str]) -> Callable[..., None]:
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+def _say_once(said: set[str]) -> Callable[[str], None]:
+    def show(message: str) -> None:
+        if message not in said:
+            said.add(message)
             say(f"Note: {message}")
 
     return show

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, add_force, add_machine, machine, noting, size
+from .generate import add_align_corners, add_force, add_machine, machine, model_of, noting, size
 from .terminal import Bars, say_saved
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict
 
     started = time.monotonic()
     latents = Latents.load(file)
-    model = options.model or latents.settings["model"]
+    model = model_of(latents.settings) if options.model is None else options.model
     horse = HappyHorse.load(model, **machine(options))
     asked = {name: value for name, value in asked.items() if value is not None}
     bars = Bars()

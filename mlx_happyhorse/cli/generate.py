@@ -29,6 +29,7 @@ FOLLOWS = {
     "audio": ("seconds",),
     "width": ("upscale_size",),
     "height": ("upscale_size",),
+    "ratio": ("width", "height", "upscale_size"),
     "upscale": ("upscale_size",),
 }
 OF_VARIANT = ("steps", "guidance")  # a distilled model's are not those of its base
@@ -59,6 +60,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     clip.add_argument("--seconds", type=float, help="length, 0.2 to 60")
     clip.add_argument("--width", type=int, help="pixels, rounded down to a multiple of 32")
     clip.add_argument("--height", type=int, help="the same")
+    clip.add_argument("--ratio", help="16:9, 9:16, 1:1, 4:3 or 3:4, in place of width and height")
     clip.add_argument("--steps", type=int, help="steps of denoising")
     clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
     clip.add_argument(
@@ -183,9 +185,9 @@ def run(options: argparse.Namespace) -> None:
 
     from ..pipeline import HappyHorse
 
-    model = before.get("model", "tiny") if options.model is None else options.model
-    if before and options.model is None:
-        say(f"The model is the clip's: {model}")
+    model = options.model
+    if model is None:
+        model = model_of(before) if before else "tiny"
     horse = HappyHorse.load(model, **machine(options))
     kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
     if before.get("variant", horse.variant) != horse.variant:
@@ -214,6 +216,18 @@ def run(options: argparse.Namespace) -> None:
             raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
 
 
+def model_of(settings: dict[str, Any]) -> str:
+    """The model that a clip names. A clip may come from anybody: it makes nothing be fetched, and no folder
+    be opened. Raises RequestError where it would."""
+    from .. import hub
+
+    model = str(settings["model"])
+    if not hub.is_here_as(model):
+        raise RequestError(f"the clip was made with the model {model}: say --model {model} if you trust it.")
+    say(f"The model is the clip's: {model}")
+    return model
+
+
 def _show_plan(horse: HappyHorse, arguments: dict[str, Any], command: str) -> None:
     plan = horse.plan(**arguments, keep_frames=False)
     print(plan.table())
@@ -227,18 +241,43 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
     from ..request import Upscaling
 
     said = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
-    names = "image", "audio", *metadata.SETTINGS
+    names = "image", "audio", "ratio", *metadata.SETTINGS
     given = {name: said[name] for name in names if said.get(name) is not None}
     left_out = {name for name, value in given.items() if value is NONE}
     given = {name: value for name, value in given.items() if value is not NONE}
-    followed = {follower for name in given for follower in FOLLOWS.get(name, ())} | left_out
+    changed = [name for name in given if not _is_same(name, given[name], before)]
+    followed = {follower for name in changed for follower in FOLLOWS.get(name, ())} | left_out
     if "upscale" in left_out:
         followed |= Upscaling.__annotations__.keys()
     before = {name: value for name, value in before.items() if name not in followed}
-    arguments = metadata.arguments(before | given) if before else given
+    for name in {"image", "audio"} & before.keys() - given.keys():
+        if before[name] is not None:
+            raise RequestError(
+                f"the clip was made with --{name}{_said_path(before[name])}: say where that is now, or leave "
+                f"it out with --no-{name}."
+            )
+    inputs = {name: value for name, value in given.items() if name in ("image", "audio", "ratio")}
+    arguments = metadata.arguments(before | given) | inputs if before else given
     if "prompt" not in arguments:
         raise RequestError("say what should be seen and heard: give a prompt.")
     return arguments
+
+
+def _is_same(name: str, given: Any, before: dict[str, Any]) -> bool:
+    """Whether a picture or recording is the one that the clip was made with, which its size may follow."""
+    from ..picture import digest, open_picture
+    from ..recording import open_recording
+
+    source = before.get(name)
+    if name not in ("image", "audio") or not isinstance(source, dict):
+        return False
+    found = digest(open_picture(given)) if name == "image" else open_recording(given).digest
+    return bool(found == source.get("sha256"))
+
+
+def _said_path(source: Any) -> str:
+    path = source.get("path") if isinstance(source, dict) else None
+    return f" {path[:200]}" if isinstance(path, str) else ""
 
 
 def _prompt(options: argparse.Namespace) -> str | Prompt | None:
