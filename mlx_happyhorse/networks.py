@@ -11,13 +11,14 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from . import hub, media, sampling, text_cache, upscaling, weights
+from . import hub, media, preview, sampling, text_cache, upscaling, weights
 from .errors import RequestError
 from .machine import this_machine
 from .memory import explained, limits
 from .models.blocks import OnBlock, no_block
 from .models.transformer import TransformerConfig
 from .plan import bits_of
+from .preview import Colours, Preview
 from .prompts import MAX_TOKENS, load_tokenizer, tokenize
 from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
 from .sanity import check_latents, check_pixels
@@ -236,6 +237,23 @@ class Networks:
         config = weights.read_json(self.folder / "transformer" / "config.json")
         dimensions = TransformerConfig.from_dict(config)
         return dimensions.video_channels // PATCH**2, dimensions.audio_channels
+
+    def preview(self) -> Preview:
+        """The map from latents to colours of this model's decoder, fitted to it where none is kept."""
+        return Preview.of(self._decoder, self.latent_channels[0], self.decode_video)
+
+    def kept_preview(self) -> Preview | None:
+        """The same, if there is one already."""
+        return preview.load(self._decoder, self.latent_channels[0])
+
+    def improve_preview(self, kept: Preview, latents: mx.array, colours: Colours) -> None:
+        """Learn from a finished clip, for later ones."""
+        kept.learn(np.array(latents), colours)
+        kept.save(self._decoder)
+
+    @property
+    def _decoder(self) -> str:
+        return weights.fingerprint(self.folder / "video_decoder")
 
     @property
     def _encoder(self) -> str:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from .run import State
 
 VIDEO, SETTINGS, LATENTS = ".mp4", ".json", ".latents.safetensors"
+LATENT_STAGES = ("denoise", "upscale")
 BASE = f".before-upscaling{LATENTS}"
 
 
@@ -65,7 +66,9 @@ class Output:
             note(str(error))
 
     def take(self, state: State) -> None:
-        """Writes what has been decoded into the clip. Raises HappyHorseError where that fails."""
+        """Keep finished latents, and write what has been decoded. Raises HappyHorseError where that fails."""
+        if state.stage in LATENT_STAGES and state.step == state.steps and state.latents is not None:
+            self.keep(state.latents, state.settings["upscale"] if state.stage == "denoise" else None)
         started = time.monotonic()
         if state.sound is not None:
             self.sound = state.sound

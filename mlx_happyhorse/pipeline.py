@@ -7,7 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 import mlx.core as mx
 
@@ -32,6 +32,14 @@ from .running import States, Worker
 from .sampling import Draw
 
 DECODING = ["video_decoder", "audio_vae"]
+
+
+class Hooks(NamedTuple):
+    """What a caller has a say in, or looks at, while a run lasts."""
+
+    draw: Draw | None
+    on_block: OnBlock | None
+    preview: bool
 
 
 class HappyHorse(Networks):
@@ -118,6 +126,7 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        preview: bool = False,
         on_block: OnBlock | None = None,
         **settings: Unpack[Settings],
     ) -> States[State]:
@@ -129,7 +138,8 @@ class HappyHorse(Networks):
         long. `draw` stands in for the seed's random numbers: a function from a shape to standard normal
         noise, called for the recording's latents or the audio's start, for the video's start, by the steps
         in their order, and for the upscaler's start. Without `keep_frames` the last state holds no clip, and
-        memory does not grow with its length: sound and frames are in the states that they come with.
+        memory does not grow with its length: sound and frames are in the states that they come with. With
+        `preview` the states of "denoise" and "upscale" hold a small picture of what comes.
 
         Any thread may take the next state. `on_block` is called, by the thread that waits for a state, after
         every block of a network: with the blocks that are done of this step, and all of it. `stop` of what
@@ -158,24 +168,25 @@ class HappyHorse(Networks):
             "audio": None if recording is None else metadata.source(audio, recording.digest),
             "seed": request.seed if draw is None else None,
         }
-        return self._run(request, about, draw, plan, on_block, lambda run: run.generate(picture, recording))
+        hooks = Hooks(draw, on_block, preview)
+        return self._run(request, about, plan, hooks, lambda run: run.generate(picture, recording))
 
     def _run(
         self,
         request: Request,
         about: dict[str, Any],
-        draw: Draw | None,
         plan: Plan,
-        on_block: OnBlock | None,
+        hooks: Hooks,
         begin: Callable[[Run], Stages[None]],
     ) -> States[State]:
         """The run's states; its own arrays are made on its thread, the user's noise on the user's."""
 
         def start(worker: Worker) -> Generator[State]:
-            own = None if draw is None else partial(worker.call, _evaluated(draw))
-            return observed(begin(Run(self, request, about, own, plan, worker.on_block)), plan)
+            draw = None if hooks.draw is None else partial(worker.call, _evaluated(hooks.draw))
+            run = Run(self, request, about, draw, plan, worker.on_block, hooks.preview)
+            return observed(begin(run), plan)
 
-        return States(start, on_block)
+        return States(start, hooks.on_block)
 
     def finish(
         self,
@@ -184,6 +195,7 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        preview: bool = False,
         on_block: OnBlock | None = None,
         **settings: Unpack[Upscaling],
     ) -> States[State]:
@@ -225,7 +237,8 @@ class HappyHorse(Networks):
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
-        return self._run(request, about, draw, plan, on_block, lambda run: run.upscale(latents))
+        hooks = Hooks(draw, on_block, preview)
+        return self._run(request, about, plan, hooks, lambda run: run.upscale(latents))
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""

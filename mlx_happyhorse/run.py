@@ -16,6 +16,7 @@ from .models.blocks import OnBlock
 from .observing import Taken
 from .picture import fit
 from .plan import Plan
+from .preview import Colours
 from .recording import Recording
 from .request import Request, Upscaling
 from .sampling import Draw, Step, draw_from
@@ -35,7 +36,8 @@ class State:
 
     As soon as they are decoded, `sound` (samples, 2) is in the last state of its stage and `frames` (some,
     height, width, 3) in those of "picture". `taken` is what the stages took until now, `seconds_left` how
-    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now.
+    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now. `preview`, where
+    it was asked for, is what the latents will look like, about: (n, h, w, 3) uint8, a pixel for every cell.
     """
 
     stage: str
@@ -50,6 +52,7 @@ class State:
     seconds_left: float = 0.0
     memory: int = 0
     plan: Plan | None = None
+    preview: np.ndarray | None = None
 
 
 @dataclass
@@ -77,12 +80,14 @@ class Run:
         draw: Draw | None,
         plan: Plan,
         on_block: OnBlock,
+        preview: bool = False,
     ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
         self.streamed = {stage.name for stage in plan.stages if stage.streamed}
         self.keep_frames = plan.inputs.keep_frames
         self.horse, self.request, self.settings, self.on_block = horse, request, settings, on_block
+        self.preview = horse.preview() if preview else None
         self.draw = draw or draw_from(mx.random.key(request.seed))
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
 
@@ -99,7 +104,10 @@ class Run:
         yield from decode(self.horse, latents, self.keep_frames, self.on_block)
 
     def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
-        return State(stage, step, steps, self.settings, latents)
+        state = State(stage, step, steps, self.settings, latents)
+        if self.preview is not None and latents is not None and step:
+            state.preview = self.preview.render(np.array(latents.video))
+        return state
 
     def _read_prompts(self, *stages: str) -> Stages[Texts]:
         """The features of the prompt, and of what the stages avoid."""
@@ -209,10 +217,13 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool, on_block: OnB
     yield State("picture", 0, total, settings, latents)
     kept: np.ndarray | None = None
     contrast, count = Contrast(), 0
+    preview, colours = horse.kept_preview(), Colours()
     for window in horse.decode_video(latents.video):
         mx.eval(window)
         frames = np.array(window)
         contrast.see(frames)
+        if preview is not None:
+            colours.add(frames)
         count += len(frames)
         if keep_frames:
             kept = np.empty((total, *frames.shape[1:]), np.uint8) if kept is None else kept
@@ -220,6 +231,8 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool, on_block: OnB
         clip = None
         if count == total:
             contrast.check()
+            if preview is not None:
+                horse.improve_preview(preview, latents.video, colours)
             clip = None if kept is None else Clip(kept, sound, settings)
         yield State("picture", count, total, settings, latents, clip, frames)
 

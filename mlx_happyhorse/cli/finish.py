@@ -10,11 +10,22 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, add_force, add_machine, machine, model_of, noting, size
+from .generate import (
+    add_align_corners,
+    add_force,
+    add_machine,
+    add_preview,
+    machine,
+    model_of,
+    noting,
+    previewing,
+    size,
+)
 from .terminal import Bars, say_saved
 
 if TYPE_CHECKING:
     from ..output import Output
+    from ..preview import PreviewFile
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -32,6 +43,7 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
         "--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1 (the clip's)"
     )
     add_align_corners(parser)
+    add_preview(parser)
     _add_files(parser)
     add_machine(parser)
 
@@ -52,6 +64,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 def upscale(options: argparse.Namespace) -> None:
     """make a clip larger, from the latents kept with it"""
     from ..output import BASE, LATENTS, VIDEO, Output
+    from ..preview import PreviewFile
 
     asked = {
         "upscale": options.to,
@@ -63,7 +76,8 @@ def upscale(options: argparse.Namespace) -> None:
     }
     file = _latents_of(options.clip, (BASE, LATENTS))
     output = options.output or str(file.with_name(f"{_stem(file)}_{options.to}{VIDEO}"))
-    _finish(file, Output(output, settings=options.metadata), options, asked)
+    preview = None if options.preview is None else PreviewFile(options.preview)
+    _finish(file, Output(output, settings=options.metadata), options, asked, preview)
 
 
 def decode(options: argparse.Namespace) -> None:
@@ -76,7 +90,13 @@ def decode(options: argparse.Namespace) -> None:
     _finish(file, Output(output, settings=options.metadata, from_latents=beside), options, {})
 
 
-def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict[str, Any]) -> None:
+def _finish(
+    file: Path,
+    output: Output,
+    options: argparse.Namespace,
+    asked: dict[str, Any],
+    preview: PreviewFile | None = None,
+) -> None:
     from ..latents import Latents
     from ..pipeline import HappyHorse
 
@@ -86,9 +106,16 @@ def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict
     horse = HappyHorse.load(model, **machine(options))
     asked = {name: value for name, value in asked.items() if value is not None}
     bars = Bars()
-    states = horse.finish(latents, force=options.force, keep_frames=False, on_block=bars.on_block, **asked)
+    states = horse.finish(
+        latents,
+        force=options.force,
+        keep_frames=False,
+        preview=preview is not None,
+        on_block=bars.on_block,
+        **asked,
+    )
     try:
-        for state in bars.over(noting(latents.settings, states)):
+        for state in bars.over(previewing(noting(latents.settings, states), preview)):
             output.take(state)
         say_saved(output.save(), started)
     finally:

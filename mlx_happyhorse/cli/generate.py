@@ -3,7 +3,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ..latents import Latents
     from ..output import Output
     from ..pipeline import HappyHorse
+    from ..preview import PreviewFile
     from ..prompts import Prompt
     from ..run import State
     from ..running import States
@@ -95,6 +96,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         default="clip.mp4",
         help="{seed} stands for the seed; a name that is taken gets a number (clip.mp4, then clip_1.mp4)",
     )
+    add_preview(files)
     files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
     files.add_argument(
         "--save-latents", action="store_true", help="keep what decoding or upscaling it later needs"
@@ -139,6 +141,14 @@ def add_align_corners(parser: Any) -> None:
     )
 
 
+def add_preview(parser: Any) -> None:
+    parser.add_argument(
+        "--preview",
+        metavar="FILE",
+        help="rewrite this at every step with how the clip will look: .webp (moving), .png or .jpg (a still)",
+    )
+
+
 def add_force(parser: Any) -> None:
     parser.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
 
@@ -177,7 +187,9 @@ def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
     from .. import metadata
     from ..output import Output
+    from ..preview import PreviewFile
 
+    preview = None if options.preview is None else PreviewFile(options.preview)
     source = options.config_from_metadata
     before = {} if source is None else metadata.read(source)
     arguments = _arguments(options, before)
@@ -199,11 +211,16 @@ def run(options: argparse.Namespace) -> None:
         started = time.monotonic()
         bars = Bars()
         states = horse.stream(
-            **arguments | {"seed": seed}, force=options.force, keep_frames=False, on_block=bars.on_block
+            **arguments | {"seed": seed},
+            force=options.force,
+            keep_frames=False,
+            preview=options.preview is not None,
+            on_block=bars.on_block,
         )
         try:
             with closing(states):
-                complete = _run(horse, states, kept, output, options, bars)
+                shown = previewing(noting(kept, states), preview)
+                complete = _run(horse, states, bars.over(shown), output, options)
             say_saved(output.save(), started)
         except BaseException:
             output.drop()
@@ -323,18 +340,16 @@ def _say_what_is_kept(output: Output) -> None:
 def _run(
     horse: HappyHorse,
     states: States[State],
-    before: dict[str, Any],
+    shown: Iterator[State],
     output: Output,
     options: argparse.Namespace,
-    bars: Bars,
 ) -> bool:
-    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end."""
+    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end. `shown` are
+    the run's `states` on their way to the person."""
     latents: Latents | None = None
     try:
-        for state in bars.over(noting(before, states)):
+        for state in shown:
             latents = state.latents or latents
-            if state.stage in ("denoise", "upscale") and state.step == state.steps and latents is not None:
-                output.keep(latents, state.settings["upscale"] if state.stage == "denoise" else None)
             output.take(state)
         return True
     except KeyboardInterrupt:
@@ -349,6 +364,14 @@ def _run(
     for state in bars.over(decoded):
         output.take(state)
     return False
+
+
+def previewing(states: Iterable[State], file: PreviewFile | None) -> Generator[State]:
+    """Pass the states on, and show in the file what they will look like."""
+    for state in states:
+        if file is not None and state.preview is not None:
+            file.write(state.preview)
+        yield state
 
 
 def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:
