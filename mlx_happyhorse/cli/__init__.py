@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 from ..errors import HappyHorseError, RequestError
 from ..notes import told_to
 from ..version import __version__
-from . import bench, check, convert, download, finish, generate, info
+from . import bench, check, convert, demo, download, finish, generate, info
 from .hints import worded
 from .terminal import say
 
@@ -30,6 +30,7 @@ COMMANDS = {
     "convert": (convert.add, convert.run),
     "check": (check.add, check.run),
     "bench": (bench.add, bench.run),
+    "demo": (demo.add, demo.run),
 }
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 
