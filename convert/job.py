@@ -14,11 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
-from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
+from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError, Stopped
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import is_here
+from mlx_happyhorse.memory import limits
 from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.weights import INDEX, read_json
@@ -30,8 +29,8 @@ from .shards import MAX_SHARD_BYTES, Item, divide, write_shard
 from .tensors import File
 
 JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
-KEPT = "what is done is kept, the same command goes on from there"
-CACHE_BYTES = 256 << 20
+KEPT = "what is done is kept, and the same command resumes there"
+CACHE_BYTES = 256 << 20  # of freed memory that MLX may keep: little is used twice
 SPARE_BYTES = 64 << 20  # of a disk, for all that is small
 
 
@@ -66,7 +65,7 @@ class Progress:
     total: int
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]  # also called while nothing comes; what it raises ends the job
 
 
 @dataclass
@@ -85,10 +84,11 @@ class Job:
         self.model = self.work / MODEL
 
     def run(self, on_progress: OnProgress) -> None:
-        """Raises RequestError if it cannot begin, HubError if the connection fails for good: then, as
-        after an interruption, what is done stays for the next run. After any other failure nothing does."""
+        """Raises RequestError if it cannot begin, ModelError for sources that are wrong, of which nothing
+        stays. However else it ends, what is done stays for the next run: with HubError if the connection
+        fails for good, HappyHorseError if the disk does, or what `on_progress` raises to end it."""
         goes_on = self.model.exists()
-        with locked(self.work), _little_cache():
+        with locked(self.work), limits(cache=CACHE_BYTES):
             try:
                 self._begin()
                 self._check_room()
@@ -98,17 +98,19 @@ class Job:
                 raise HubError(f"{error} {KEPT[0].upper()}{KEPT[1:]}.") from error
             except KeyboardInterrupt as stop:
                 raise KeyboardInterrupt(KEPT) from stop
+            except Stopped as stop:
+                raise Stopped(f"stopped: {KEPT}.") from stop
             except RequestError:
                 if not goes_on:
                     shutil.rmtree(self.work)
                 raise
-            except OSError as error:
-                shutil.rmtree(self.work, ignore_errors=True)
-                tidy(self.out)
-                raise _explained(error, self.out) from error
-            except Exception:
+            except ModelError:
                 shutil.rmtree(self.work, ignore_errors=True)
                 raise
+            except OSError as error:
+                if error.errno == errno.EFBIG:  # it never will
+                    shutil.rmtree(self.work, ignore_errors=True)
+                raise _explained(error, self.out) from error
 
     def _begin(self) -> None:
         """Throws away what another job left."""
@@ -284,16 +286,6 @@ def locked(work: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-@contextmanager
-def _little_cache() -> Iterator[None]:
-    """MLX keeps freed memory for later, on a Mac as much as there is: not of what is used once."""
-    before = mx.set_cache_limit(CACHE_BYTES)
-    try:
-        yield
-    finally:
-        mx.set_cache_limit(before)
-
-
 def _lock(descriptor: int, work: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -303,12 +295,12 @@ def _lock(descriptor: int, work: Path) -> None:
 
 def _explained(error: OSError, out: Path) -> HappyHorseError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HappyHorseError(f"the disk was full before {out} was whole: make room and try again.")
+        return HappyHorseError(f"the disk was full before {out} was whole: make room. Then: {KEPT}.")
     if error.errno == errno.EFBIG:
         return HappyHorseError(
             f"the disk of {out} takes no files of {MAX_SHARD_BYTES / 1e9:.0f} GB: choose another."
         )
-    return HappyHorseError(f"{out} could not be written: {error.strerror or error}.")
+    return HappyHorseError(f"{out} could not be written: {error.strerror or error}. Afterwards: {KEPT}.")
 
 
 def _link_or_copy(source: str, target: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 
 from mlx_happyhorse.errors import HubError
 from mlx_happyhorse.hub import Unanswered, asking
+from mlx_happyhorse.notes import note
 from mlx_happyhorse.version import __version__
 
 from .sources import LocalFile
@@ -118,6 +118,6 @@ def patiently(ask: Callable[[], T], attempts: int = ATTEMPTS) -> T:
             return ask()
         except Unanswered as error:
             if attempt > 0:
-                warnings.warn("the Hub does not answer, it is asked again.", stacklevel=2)
+                note("the Hub is not responding: retrying.")
             time.sleep(min(2.0**attempt if error.wait is None else error.wait, LONGEST_WAIT))
     return ask()

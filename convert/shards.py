@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +26,8 @@ from .tensors import Piece, Tensor
 MAX_SHARD_BYTES = 5_000_000_000
 # More than cores where those are few, since some wait for bytes; each may take 100 MB.
 WORKERS = min(max(4, os.cpu_count() or 1), 16)
+
+TICK = 0.2  # seconds between two looks at what may have happened
 
 OnBytes = Callable[[int], None]
 
@@ -96,7 +99,7 @@ def _fill(
 ) -> Generator[tuple[Item, dict[str, float] | None], None, None]:
     """Writes the items' rows; gives every item when it is all there, with the errors it has now."""
     errors: Errors | None = None
-    with closing(_in_order(descriptor, places, items)) as pieces:
+    with closing(_in_order(descriptor, places, items, on_bytes)) as pieces:
         for item, piece, (count, squares) in pieces:
             if piece.start == item.tensor.first:
                 errors = None if item.format.quantization is None else Errors()
@@ -108,7 +111,7 @@ def _fill(
 
 
 def _in_order(
-    descriptor: int, places: dict[str, Entry], items: list[Item]
+    descriptor: int, places: dict[str, Entry], items: list[Item], on_bytes: OnBytes
 ) -> Generator[tuple[Item, Piece, tuple[int, Squares]], None, None]:
     """All pieces with what `_store` gave; a few are fetched and a few are stored at any time."""
     fetching: deque[tuple[Item, Piece, AsyncResult[list[np.ndarray]]]] = deque()
@@ -119,11 +122,16 @@ def _in_order(
 
     def store_first() -> None:
         item, piece, result = fetching.popleft()
+        while not result.ready():
+            on_bytes(0)  # whoever looks on may end it, though nothing comes
+            result.wait(TICK)
         storing.append((item, piece, writers.submit(_store, descriptor, places, item, piece, result.get())))
 
     try:
         for item, piece in pieces:
-            fetching.append((item, piece, fetchers.apply_async(item.tensor.fetch, (piece,))))
+            context = copy_context()  # its notes go where this thread's go
+            result = fetchers.apply_async(context.run, (item.tensor.fetch, piece))
+            fetching.append((item, piece, result))
             if len(fetching) > WORKERS:
                 store_first()
             if len(storing) > WORKERS:

@@ -45,9 +45,10 @@ class _Limits:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.wired: list[int] = []  # bytes of weights that stay, of everybody who runs
+        self.caches: list[int] = []  # bytes that each lets MLX keep
         self.before = ExitStack()
 
-    def enter(self, wired: int) -> None:
+    def enter(self, wired: int, cache: int) -> None:
         if not self.wired:
             self.before.callback(mx.set_cache_limit, mx.set_cache_limit(CACHE_BYTES))
             self.before.callback(mx.set_wired_limit, mx.set_wired_limit(0))
@@ -55,12 +56,16 @@ class _Limits:
                 os.environ[WINOGRAD] = str(WINOGRAD_BYTES)
                 self.before.callback(os.environ.pop, WINOGRAD, None)
         self.wired.append(wired)
+        self.caches.append(cache)
+        mx.set_cache_limit(min(self.caches))
         mx.set_wired_limit(_wirable(sum(self.wired)))
 
-    def leave(self, wired: int) -> None:
+    def leave(self, wired: int, cache: int) -> None:
         if wired in self.wired:
             self.wired.remove(wired)
+            self.caches.remove(cache)
         if self.wired:
+            mx.set_cache_limit(min(self.caches))
             mx.set_wired_limit(_wirable(sum(self.wired)))
         else:
             self.before.close()
@@ -72,16 +77,16 @@ ELSEWHERE = "There is no Stream"
 
 
 @contextmanager
-def limits(wired: int = 0) -> Iterator[None]:
-    """Sets MLX's limits, and puts them back: freed memory that it keeps, memory for fast convolutions and,
-    so that macOS does not swap weights which stay, as many bytes as `wired`."""
+def limits(wired: int = 0, cache: int = CACHE_BYTES) -> Iterator[None]:
+    """Sets MLX's limits, and puts them back: `cache` bytes of freed memory that it keeps, memory for fast
+    convolutions and, so that macOS does not swap weights which stay, as many bytes as `wired`."""
     try:
         with _limits.lock:
-            _limits.enter(wired)
+            _limits.enter(wired, cache)
         yield
     finally:
         with _limits.lock:
-            _limits.leave(wired)
+            _limits.leave(wired, cache)
 
 
 def _wirable(weights: int) -> int:

@@ -244,7 +244,14 @@ def test_a_disk_that_fails_under_way(source, tmp_path, monkeypatch, capsys, numb
         return write(*arguments)
 
     monkeypatch.setattr(os, "pwrite", fail)
-    assert message in refused(capsys, tmp_path, source)
+    target = tmp_path / "model"
+    assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 1
+    shown = capsys.readouterr().err
+    assert message in shown and "what is done is kept, and the same command resumes there" in shown
+    assert not target.exists()
+    monkeypatch.setattr(os, "pwrite", write)
+    assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 0
+    assert [item.name for item in tmp_path.iterdir() if item.name.startswith(".")] == []
 
 
 def test_a_target_that_cannot_be_written_to(source, tmp_path, capsys):
