@@ -62,12 +62,12 @@ class Page:
             )
             self.cancel = gr.Button(self.texts.cancel, visible=False, elem_id="cancel-download")
             self.try_tiny = gr.Button(self.texts.try_tiny, elem_id="try-tiny")
-        with gr.Row():
-            self.own_folder = gr.Textbox(
-                label=self.texts.have_them_info, max_lines=1, scale=3, elem_id="own-folder"
-            )
-            self.have_them = gr.Button(self.texts.have_them, scale=1, elem_id="have-them")
         self.fetching = gr.HTML()
+        with gr.Accordion(self.texts.have_them, open=False, elem_id="own-weights") as self.own_weights:
+            self.own_folder = gr.Textbox(
+                label=self.texts.have_them_info, max_lines=1, elem_id="own-folder", container=False
+            )
+            self.have_them = gr.Button(self.texts.use_folder, size="sm", elem_id="have-them")
 
     def _words(self) -> None:
         texts = self.texts
@@ -212,6 +212,7 @@ class Page:
             self.format_description: texts.format_description,
             self.format_sound: texts.format_sound,
             self.inputs: texts.inputs,
+            self.own_weights: texts.have_them,
             self.first_frame: texts.first_frame,
             self.voice: texts.voice,
             self.shape: texts.shape,
@@ -236,7 +237,7 @@ class Page:
             self.discard: texts.discard,
             self.cancel: texts.cancel,
             self.try_tiny: texts.try_tiny,
-            self.have_them: texts.have_them,
+            self.have_them: texts.use_folder,
             self.reuse: texts.reuse,
             self.again: texts.again,
             self.upscale: texts.upscale,

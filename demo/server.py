@@ -20,11 +20,13 @@ from mlx_happyhorse.errors import HappyHorseError, RequestError
 from mlx_happyhorse.machine import GB, this_machine
 
 from .api import add_endpoints
-from .events import Events
+from .downloads import Downloads
+from .events import QUIET, Events
 from .guard import LARGEST_UPLOAD, Guard
 from .jobs import Jobs
 from .models import TINY, Model, real_models
 from .page import Page, header
+from .setup import Setup
 from .styles import CSS, HEAD, theme
 
 PORT, PORTS = 7860, 100
@@ -52,24 +54,26 @@ def serve(options: Options) -> None:
     port = _port(options)
     models = real_models()
     model = Model.of(options.model or (models[0] if models else TINY))
-    jobs = Jobs(options.folder.expanduser().resolve(), options.verbose)
+    jobs, downloads = Jobs(options.folder.expanduser().resolve(), options.verbose), Downloads()
     try:
-        blocks = build(jobs, model, options.listen or options.share)
+        blocks = build(jobs, downloads, model, options.listen or options.share)
         address = _launch(blocks, jobs, options, port, login)
         _say(address, options)
         _wait()
     finally:
+        downloads.close()
         jobs.close()
         gr.close_all(verbose=False)
 
 
-def build(jobs: Jobs, model: Model, shared: bool) -> gr.Blocks:
+def build(jobs: Jobs, downloads: Downloads, model: Model, shared: bool) -> gr.Blocks:
     """The page with all that it does."""
     machine = this_machine()
     memory = f"{machine.memory / GB:.0f} GB"
     with gr.Blocks(title="HappyHorse MLX", analytics_enabled=False) as blocks:
         page = Page(model, [model.name], header(machine.name, memory, model.name, shared))
         Events(page, jobs).connect(blocks)
+        Setup(page, downloads).connect(blocks, QUIET | {"queue": False})
         add_endpoints(jobs, model.name)
     return blocks
 

@@ -88,7 +88,13 @@ footer { display: none !important; }
 #first-run { border: 1px solid var(--border-color-primary); border-radius: 12px; padding: 16px; }
 #first-run h2 { margin: 0 0 4px; font-size: 19px; }
 #first-run table { border-collapse: collapse; font-size: 14px; width: 100%; }
-#first-run td, #first-run th { padding: 4px 12px 4px 0; text-align: left; }
+#first-run td, #first-run th { padding: 3px 12px 3px 0; text-align: left; border: 0;
+  border-bottom: 1px solid var(--border-color-primary); }
+#first-run th { font-weight: 600; }
+#first-run details { font-size: 13px; margin-top: 6px; }
+#first-run > .gap, #first-run { gap: 8px; }
+#offer { border: 0; padding: 0; }
+#offer label { padding: 6px 11px; }
 #first-run .hh-table { overflow-x: auto; }
 .hh-actions { display: grid !important; grid-template-columns: repeat(3, 1fr); gap: 8px !important; }
 .hh-actions.hide, .hh-actions.hidden { display: none !important; }

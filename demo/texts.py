@@ -81,12 +81,14 @@ class Texts:
     row_memory: str
     recommended: str
     does_not_fit: str
+    streamed: str
     licences: str
     gated: str
     get: str
     cancel: str
     have_them: str
     have_them_info: str
+    use_folder: str
     try_tiny: str
     fetching: str
     cancelled: str
@@ -187,12 +189,14 @@ ENGLISH = {
     "row_memory": "Memory for 5 s",
     "recommended": "recommended",
     "does_not_fit": "too large for this machine",
+    "streamed": "streamed from disk (slower)",
     "licences": "Licences",
     "gated": "{repo}: accept its licence on its page, then log in with “hf auth login”.",
     "get": "Download {size}",
     "cancel": "Cancel",
     "have_them": "I already have them",
     "have_them_info": "Folder of a converted model",
+    "use_folder": "Use this folder",
     "try_tiny": "Try the tiny model",
     "fetching": "Downloading: {done} of {total}",
     "cancelled": "Cancelled. What was fetched is kept; Download resumes there.",
@@ -281,12 +285,14 @@ CHINESE = {
     "row_memory": "5 秒所需内存",
     "recommended": "推荐",
     "does_not_fit": "本机内存不够",
+    "streamed": "从磁盘流式读取（较慢）",
     "licences": "许可",
     "gated": "{repo}：请在其页面接受许可，然后运行 “hf auth login” 登录。",
     "get": "下载 {size}",
     "cancel": "取消",
     "have_them": "我已有权重",
     "have_them_info": "已转换模型的文件夹",
+    "use_folder": "使用此文件夹",
     "try_tiny": "试用微型模型",
     "fetching": "正在下载：{done} / {total}",
     "cancelled": "已取消。已下载的部分保留，再次下载会从那里继续。",
