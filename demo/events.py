@@ -57,7 +57,7 @@ class Events:
         page.models.change(
             self.switch,
             [page.models, page.language],
-            [page.seconds, page.quality, page.guided, page.guidance],
+            [page.seconds, page.quality, page.guided, page.guidance, page.steps],
             **run,
         )
         page.fit.click(
@@ -79,7 +79,9 @@ class Events:
         page.copy_command.click(None, [page.command_text], None, js=COPY, api_visibility="private")
         page.copy_python.click(None, [page.script_text], None, js=COPY, api_visibility="private")
         page.history.click(self.pick, [page.language], self._watched(), **run)
-        page.drop.upload(self.dropped, [page.drop, page.language], [*fields, page.told], **run)
+        page.drop.upload(self.dropped, [page.drop, page.language], [*fields, page.told], **run).then(
+            lambda: None, None, page.drop, **run
+        )
         page.resume.click(
             self.resume, [page.language], [page.job, page.kept_job, page.clock, page.banner], **run
         )
@@ -306,7 +308,7 @@ class Events:
             round(settings.get("seconds", 5)) or 1,
             settings.get("upscale", DRAFT),
             settings.get("seed"),
-            settings.get("steps"),
+            settings.get("steps", gr.skip()),
             extra,
             _lines(lines),
         ]
@@ -345,6 +347,7 @@ class Events:
             gr.update(choices=qualities(model, texts), value=DRAFT),
             gr.update(visible=model.guided),
             gr.update(value=model.sampling["guidance"]),
+            gr.update(value=model.sampling["steps"]),
         ]
 
     def _gallery(self, texts: Texts) -> str:

@@ -80,7 +80,7 @@ class Page:
             max_length=20_000,
         )
         self.format_help = gr.Button(texts.format_help, size="sm", elem_id="format-help")
-        with gr.Group(visible=False, elem_id="format-form") as self.form:
+        with gr.Column(visible=False, elem_id="format-form") as self.form:
             self.format_description = gr.Textbox(label=texts.format_description, lines=3)
             self.lines: list[Any] = []
             for _ in range(LINES):
@@ -146,7 +146,12 @@ class Page:
                 self.seed = gr.Number(label=texts.seed, precision=0, minimum=0, elem_id="seed")
                 self.lock_seed = gr.Checkbox(label=texts.lock_seed, elem_id="lock-seed")
                 self.steps = gr.Number(
-                    label=texts.steps, info=texts.steps_info, precision=0, minimum=1, maximum=100, value=None
+                    label=texts.steps,
+                    precision=0,
+                    minimum=1,
+                    maximum=100,
+                    value=self.model.sampling["steps"],
+                    elem_id="steps",
                 )
             with gr.Group(visible=self.model.guided) as self.guided:
                 self.guidance = gr.Number(
@@ -169,9 +174,7 @@ class Page:
             self.resume = gr.Button(texts.resume, size="sm", elem_id="resume", variant="primary")
             self.discard = gr.Button(texts.discard, size="sm", elem_id="discard")
         self.history = gr.HTML(elem_id="history", js_on_load=CLICKED)
-        self.drop = gr.UploadButton(
-            texts.drop, file_types=[".mp4"], size="sm", elem_id="restore", type="filepath"
-        )
+        self.drop = gr.File(label=texts.drop, file_types=[".mp4"], height=130, elem_id="restore", buttons=[])
         self.told = gr.HTML(elem_id="told")
 
     def _memory(self) -> None:
@@ -221,6 +224,7 @@ class Page:
             self.models: texts.model,
             self.seed: texts.seed,
             self.lock_seed: texts.lock_seed,
+            self.steps: texts.steps,
             self.guidance: texts.guidance,
             self.negative_prompt: texts.negative_prompt,
             self.own_folder: texts.have_them_info,
@@ -248,7 +252,6 @@ class Page:
         updates |= {part: gr.update(value=value) for part, value in values.items()}
         updates[self.download] = gr.update(label=texts.download)
         updates[self.drop] = gr.update(label=texts.drop)
-        updates[self.steps] = gr.update(label=texts.steps, info=texts.steps_info)
         updates[self.prompt] = gr.update(label=texts.prompt, placeholder=texts.prompt_placeholder)
         return updates
 

@@ -19,7 +19,7 @@ def theme() -> gr.Theme:
         button_primary_background_fill="#c2410c",
         button_primary_background_fill_hover="#9a3412",
         button_primary_background_fill_dark="#c2410c",
-        button_primary_background_fill_hover_dark="#ea580c",
+        button_primary_background_fill_hover_dark="#9a3412",
         button_primary_text_color="white",
         checkbox_label_background_fill_selected="#c2410c",
         checkbox_label_background_fill_selected_dark="#c2410c",
@@ -46,6 +46,8 @@ footer { display: none !important; }
 .hh-pill[data-shared="true"]::before { background: #d97706; }
 #language { min-width: 120px; max-width: 150px; }
 #prompt textarea { font-size: 15px; line-height: 1.5; }
+.min_value, .max_value, .or { color: var(--body-text-color) !important; }
+#restore { min-height: 0; }
 #shape input, #quality input, #offer input { position: absolute; opacity: 0; width: 1px; height: 1px; }
 #shape .wrap, #quality .wrap { gap: 4px; }
 #shape label, #quality label { padding: 6px 11px; }

@@ -36,7 +36,6 @@ class Texts:
     seed: str
     lock_seed: str
     steps: str
-    steps_info: str
     guidance: str
     negative_prompt: str
     language: str
@@ -144,7 +143,6 @@ ENGLISH = {
     "seed": "Seed",
     "lock_seed": "Keep this seed",
     "steps": "Steps",
-    "steps_info": "empty: the model's own",
     "guidance": "Guidance scale (1 = off)",
     "negative_prompt": "Negative prompt",
     "language": "Language",
@@ -240,7 +238,6 @@ CHINESE = {
     "seed": "随机种子",
     "lock_seed": "保持这个种子",
     "steps": "步数",
-    "steps_info": "留空：使用模型默认值",
     "guidance": "引导强度（1 = 关闭）",
     "negative_prompt": "负面提示词",
     "language": "界面语言",

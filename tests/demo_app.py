@@ -6,14 +6,28 @@ python tests/demo_app.py [--usable BYTES] [--slow SECONDS] -- OPTIONS OF happyho
 from __future__ import annotations
 
 import argparse
+import json
+import shutil
 import sys
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import openblas  # noqa: F401
 
-from mlx_happyhorse import cli, networks, request
+from mlx_happyhorse import cli, hub, networks, request
 from mlx_happyhorse.models import transformer
+
+
+def smaller(model: Path) -> Path:
+    """The same model, which makes small clips where nothing else is asked for."""
+    copy = Path(tempfile.mkdtemp()) / model.name
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["sampling"] |= {"width": 128, "height": 64}
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
 
 
 def main() -> int:
@@ -22,7 +36,8 @@ def main() -> int:
     parser.add_argument("--slow", type=float, default=0, help="seconds that every layer takes longer")
     parser.add_argument("rest", nargs="*")
     options = parser.parse_args()
-    request.UPSCALED["540p"] = (160, 288)  # the toy model's own idea of large
+    hub.EMBEDDED["tiny"] = smaller(hub.EMBEDDED["tiny"])
+    request.UPSCALED["540p"] = (96, 192)  # the toy model's own idea of large
     if options.usable:
         machine = replace(networks.this_machine(), usable=options.usable)
         networks.this_machine = lambda: machine

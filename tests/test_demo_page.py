@@ -33,9 +33,9 @@ FLAGS = [
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 ]
-PLAYS = (
-    "() => { const v = document.querySelector('#clip video'); return v.readyState >= 2 && v.videoWidth > 0 }"
-)
+DESKTOP = {"viewport": {"width": 1440, "height": 780}, "locale": "en-US"}
+VIDEO = "document.querySelector('#clip video')"
+PLAYS = f"() => {VIDEO} && {VIDEO}.readyState >= 2 && {VIDEO}.videoWidth > 0"
 STAGE = "#stage[data-state={}]"
 MINUTE = 60_000
 
@@ -68,11 +68,7 @@ def visit(browser):
 
     def open_page(server, context=None, **options):
         if context is None:
-            context = (
-                browser.new_context(viewport={"width": 1440, "height": 780}, locale="en-US")
-                if not options
-                else browser.new_context(**options)
-            )
+            context = browser.new_context(**DESKTOP | options)
             contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(MINUTE / 3)
@@ -93,13 +89,20 @@ def visit(browser):
     assert troubles == []
 
 
+def says(page, where, text):
+    page.wait_for_function(f"() => document.querySelector('{where}').textContent.includes('{text}')")
+
+
+def holds(page, text):
+    """Waits until the prompt holds a text."""
+    page.wait_for_function(f"() => document.querySelector('#prompt textarea').value.includes('{text}')")
+
+
 def ask(page, prompt, seconds=1):
     page.fill("#prompt textarea", prompt)
     page.fill("#seconds input[type=number]", str(seconds))
     page.press("#seconds input[type=number]", "Tab")
-    page.wait_for_function(
-        f"() => document.querySelector('#estimate').textContent.includes('{25 * seconds - (25 * seconds - 1) % 4} frames')"
-    )
+    says(page, "#estimate", f"{25 * seconds - (25 * seconds - 1) % 4} frames")
 
 
 def make(page, prompt="A red ball bounces.", seconds=1):
@@ -113,7 +116,7 @@ def make(page, prompt="A red ball bounces.", seconds=1):
 def test_a_first_visit_without_weights(server, visit):
     page = visit(server)
     card = page.locator("#first-run")
-    assert card.is_visible()
+    card.wait_for()
     text = card.inner_text()
     assert "15.6 GB" in text and "recommended" in text and "free on this disk" in text
     assert "google/t5gemma-9b-9b-ul2" in text
@@ -130,7 +133,7 @@ def test_a_download_without_a_network_says_so_in_words(server, visit):
     page = visit(server)
     page.click("#download-weights")
     page.wait_for_selector("#fetching[data-state=error]", timeout=MINUTE)
-    assert "is not on this machine" in page.inner_text("#fetching")
+    assert "the Hub does not answer" in page.inner_text("#fetching")
 
 
 def test_a_prompt_becomes_a_clip_that_plays_with_sound(server, visit):
@@ -193,7 +196,7 @@ def test_two_tabs_queue_and_one_that_waits_can_be_taken_out(slow, visit):
 
 
 def test_a_server_that_was_killed_finds_the_jobs_that_waited(tmp_path, visit):
-    with serving(Server(tmp_path, slow=0.1)) as server:
+    with serving(Server(tmp_path, slow=0.5)) as server:
         page = visit(server)
         for prompt in ("A ball.", "A cube."):
             ask(page, prompt)
@@ -221,20 +224,16 @@ def test_a_first_frame_and_a_voice_set_shape_and_length(server, visit, tmp_path)
     page.click("#inputs button")
     page.set_input_files("#first-frame input[type=file]", tmp_path / "face.png")
     page.set_input_files("#voice input[type=file]", tmp_path / "voice.wav")
-    page.wait_for_function(
-        "() => /1(28|60)×(192|224|256), (17|21) frames/.test(document.querySelector('#estimate').textContent)"
-    )
+    says(page, "#estimate", "64×128, 21 frames")
     page.click("#generate")
     page.wait_for_selector(STAGE.format("done"), timeout=MINUTE)
     page.wait_for_function(PLAYS)
-    size = page.evaluate(
-        "() => { const v = document.querySelector('#clip video'); return v.videoHeight / v.videoWidth }"
-    )
-    assert 1.3 < size < 1.7
+    size = page.evaluate(f"() => {VIDEO}.videoHeight / {VIDEO}.videoWidth")
+    assert size == 2
 
 
 def test_what_does_not_fit_is_red_and_one_button_mends_it(tmp_path, visit):
-    with serving(Server(tmp_path, usable=470_000_000)) as server:
+    with serving(Server(tmp_path, usable=440_000_000)) as server:
         page = visit(server)
         ask(page, "A ball.", 2)
         page.fill("#seconds input[type=number]", "15")
@@ -259,11 +258,7 @@ def test_a_finished_clip_is_upscaled_from_its_latents(server, visit):
     make(page, "Rain on a window.")
     before = len(list(server.clips.glob("*.mp4")))
     page.click("#upscale")
-    page.wait_for_selector("#stage[data-stage=upscale]", timeout=MINUTE)
-    page.wait_for_function(
-        "() => { const v = document.querySelector('#clip video'); return v && v.videoWidth > 250 }",
-        timeout=MINUTE,
-    )
+    page.wait_for_function(f"() => {VIDEO} && {VIDEO}.videoWidth > 150", timeout=MINUTE)
     clips = sorted(server.clips.glob("*.mp4"))
     assert len(clips) == before + 1
     made = [metadata.read(file) for file in clips[-2:]]
@@ -277,12 +272,12 @@ def test_history_and_a_dropped_clip_restore_settings(server, visit, tmp_path):
     page.click("#history button >> nth=0")
     page.wait_for_selector(STAGE.format("done"))
     page.click("#reuse")
-    page.wait_for_function("() => document.querySelector('#prompt textarea').value === 'A green cube.'")
+    holds(page, "A green cube.")
     assert page.input_value("#seconds input[type=number]") == "2"
     (file,) = [f for f in server.clips.glob("*.mp4") if metadata.read(f)["prompt"] == "A green cube."][-1:]
     page.fill("#prompt textarea", "")
-    page.set_input_files("#restore input[type=file], input#restore", file)
-    page.wait_for_function("() => document.querySelector('#prompt textarea').value === 'A green cube.'")
+    page.set_input_files("#restore input[type=file]", file)
+    holds(page, "A green cube.")
 
 
 def test_a_hostile_clip_restores_words_and_opens_nothing(server, visit, tmp_path):
@@ -298,7 +293,7 @@ def test_a_hostile_clip_restores_words_and_opens_nothing(server, visit, tmp_path
     frames = np.random.default_rng(0).integers(0, 255, (5, 32, 32, 3), np.uint8)
     Clip(frames, np.zeros((8820, 2), np.float32), hostile).save(server.clips / "zz-hostile.mp4")
     page = visit(server)
-    page.set_input_files("#restore input[type=file], input#restore", server.clips / "zz-hostile.mp4")
+    page.set_input_files("#restore input[type=file]", server.clips / "zz-hostile.mp4")
     page.wait_for_selector("#told p")
     assert page.input_value("#prompt textarea") == hostile["prompt"]
     told = page.inner_text("#told")
@@ -329,12 +324,12 @@ def test_copies_are_commands_that_run(server, visit, browser):
 
 def test_the_page_speaks_chinese(server, visit):
     page = visit(server, viewport={"width": 1440, "height": 780}, locale="zh-CN")
-    page.wait_for_function("() => document.querySelector('#generate').textContent.includes('生成')")
+    says(page, "#generate", "生成")
     assert "画面里发生什么" in page.inner_text("#prompt")
     assert "下载一次即可开始" in page.inner_text("#first-run")
     page.click("#language input")
     page.click("text=English")
-    page.wait_for_function("() => document.querySelector('#generate').textContent.includes('Generate')")
+    says(page, "#generate", "Generate")
 
 
 def test_the_form_writes_the_model_s_own_prompt(server, visit):
@@ -343,20 +338,14 @@ def test_the_form_writes_the_model_s_own_prompt(server, visit):
     page.click("#format-help")
     form = page.locator("#format-form")
     form.wait_for()
-    boxes = form.locator("textarea, input[type=text]")
-    labels = [boxes.nth(i).get_attribute("aria-label") or "" for i in range(boxes.count())]
     page.get_by_label("Who speaks").first.fill("Young woman in red")
     page.get_by_label("What is said").first.fill("Good morning.")
     page.get_by_label("Background sound").fill("Waves")
     page.click("#format-write")
-    page.wait_for_function(
-        "() => document.querySelector('#prompt textarea').value.includes('Background Sound:')"
-    )
+    holds(page, "Background Sound:")
     text = page.input_value("#prompt textarea")
-    assert (
-        text
-        == 'A woman in red.\n\nDialogue:\n<Young woman in red, English>: "Good morning."\n\nBackground Sound:\n<Waves>'
-    ), labels
+    spoken = 'Dialogue:\n<Young woman in red, English>: "Good morning."'
+    assert text == f"A woman in red.\n\n{spoken}\n\nBackground Sound:\n<Waves>"
 
 
 def test_the_keyboard_is_enough(server, visit):
