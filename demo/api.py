@@ -39,7 +39,7 @@ class Endpoints:
 
     def __init__(self, jobs: Jobs, model: str):
         """`model` is the one that is used where a caller names none."""
-        self.jobs, self.model = jobs, model
+        self._jobs, self.model = jobs, model
 
     async def generate(self, order: Order) -> tuple[gr.FileData, dict[str, Any]]:
         """Make a clip and wait for it. A caller that cancels ends the job."""
@@ -48,23 +48,23 @@ class Endpoints:
             while (now := self._snapshot(job)).state in ("queued", "running"):
                 await asyncio.sleep(TICK)
         except asyncio.CancelledError:
-            self.jobs.stop(job)
+            self._jobs.stop(job)
             raise
         if now.file is None:
             raise gr.Error(now.error or "stopped.", print_exception=False)
-        return gr.FileData(path=str(now.file), mime_type="video/mp4"), _plain(now.settings)
+        return gr.FileData(path=str(now.file), mime_type="video/mp4"), _described(now.settings)
 
     async def plan(self, order: Order) -> dict[str, Any]:
         """What a clip would take."""
-        return _planned(await asyncio.to_thread(self.jobs.estimate, order))
+        return _planned(await asyncio.to_thread(self._jobs.estimate, order))
 
     async def submit(self, order: Order) -> str:
         """Put a clip into the queue and return its job's id."""
-        estimate = await asyncio.to_thread(self.jobs.estimate, order)
+        estimate = await asyncio.to_thread(self._jobs.estimate, order)
         if estimate.state == "red":
             fix = f" It would fit with {_named(estimate.fix)}." if estimate.fix else ""
             raise gr.Error(f"{estimate.line}{fix}", print_exception=False)
-        return self.jobs.submit(order)
+        return self._jobs.submit(order)
 
     def status(self, job: str) -> dict[str, Any]:
         """How far a job is: state (queued, running, done, stopped or error), place in the queue, stage, step
@@ -82,12 +82,12 @@ class Endpoints:
             job: The id that submit returned.
         """
         self._snapshot(job)
-        self.jobs.stop(job)
+        self._jobs.stop(job)
         return _status(self._snapshot(job))
 
-    def list_jobs(self) -> list[dict[str, Any]]:
+    def jobs(self) -> list[dict[str, Any]]:
         """All jobs since the server started, oldest first."""
-        return [_status(job) for job in self.jobs.all()]
+        return [_status(job) for job in self._jobs.all()]
 
     def order(self, prompt: str, image: Any, audio: Any, model: str | None, **settings: Any) -> Order:
         """What a caller asks for. Raises RequestError for files that were not uploaded, and for models that
@@ -100,7 +100,7 @@ class Endpoints:
         return Order(prompt, name, given, _uploaded(image), _uploaded(audio))
 
     def _snapshot(self, job: str) -> Snapshot:
-        found = self.jobs.snapshot(job)
+        found = self._jobs.snapshot(job)
         if found is None:
             raise gr.Error(f"there is no job {job[:40]!r} since the server started.", print_exception=False)
         return found
@@ -113,7 +113,7 @@ def add_endpoints(jobs: Jobs, model: str) -> None:
         gr.api(_taking_settings(endpoints, call), api_name=call.__name__, concurrency_limit=None)
     gr.api(endpoints.status, api_name="status", queue=False)
     gr.api(endpoints.stop, api_name="stop", queue=False)
-    gr.api(endpoints.list_jobs, api_name="jobs", queue=False)
+    gr.api(endpoints.jobs, api_name="jobs", queue=False)
 
 
 def _taking_settings(endpoints: Endpoints, call: Callable[[Order], Awaitable[Any]]) -> Callable[..., Any]:
@@ -187,6 +187,16 @@ def _planned(estimate: Estimate) -> dict[str, Any]:
         "stages": stages,
         "would_fit_with": _plain(estimate.fix),
     }
+
+
+def _described(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a clip says of itself, its picture and recording by their hashes: Gradio takes what has a path for
+    a file that the caller is to get."""
+    values = _plain(settings)
+    for name in ("image", "audio"):
+        if values.get(name):
+            values[name] = {"sha256": values[name]["sha256"]}
+    return values
 
 
 def _plain(settings: dict[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ LARGEST_BODY = 8_000_000  # of any other request
 UPLOADED = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".ppm"}
 UPLOADED |= {".wav", ".flac", ".ogg", ".mp3", ".m4a", ".aac", ".mp4", ".mov", ".webm", ".mkv", ".aiff"}
 SERVED = (".mp4",)  # of the folder of clips
+NAMED = re.compile(rb'filename="([^"]*)"')
 FILE = re.compile(r"/file=(.*)$")
 
 
@@ -29,8 +30,24 @@ class Guard:
             await self.app(scope, receive, send)
         elif (refusal := self._refusal(scope)) is not None:
             await _answer(send, *refusal)
+        elif scope["path"].endswith("/upload"):
+            await self._upload(scope, receive, send)
         else:
             await self.app(scope, receive, send)
+
+    async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
+        """Pass an upload on, as long as its files are pictures, recordings and clips."""
+        first = await receive()
+        if _foreign(first):
+            await _answer(send, 415, "only pictures, recordings and clips can be uploaded.")
+            return
+        waiting = [first]
+
+        async def checked() -> Any:
+            message = waiting.pop() if waiting else await receive()
+            return {"type": "http.disconnect"} if _foreign(message) else message
+
+        await self.app(scope, checked, send)
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -66,6 +83,12 @@ class Guard:
             and not path.name.startswith(".")
             and (not path.is_symlink())
         )
+
+
+def _foreign(message: Any) -> bool:
+    """Whether a part of an upload begins a file of another kind."""
+    names = NAMED.findall(message.get("body", b""))
+    return any(Path(name.decode("latin-1")).suffix.lower() not in UPLOADED for name in names)
 
 
 def _host(netloc: str) -> str:

@@ -71,10 +71,10 @@ def build(jobs: Jobs, downloads: Downloads, model: Model, shared: bool) -> gr.Bl
     machine = this_machine()
     memory = f"{machine.memory / GB:.0f} GB"
     with gr.Blocks(title="HappyHorse MLX", analytics_enabled=False) as blocks:
+        add_endpoints(jobs, model.name)  # first: names are given out in this order
         page = Page(model, [model.name], header(machine.name, memory, model.name, shared))
         Events(page, jobs).connect(blocks)
         Setup(page, downloads).connect(blocks, QUIET | {"queue": False})
-        add_endpoints(jobs, model.name)
     return blocks
 
 
