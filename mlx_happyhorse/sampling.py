@@ -10,6 +10,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from . import watchdog
 from .errors import RequestError
 from .models.transformer import Transformer
 from .sanity import check_velocity
@@ -162,7 +163,7 @@ class Velocity:
             config = self.model.config
             coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
             self.rope[size] = rotation(coords, config.rope_bands)
-        v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames)
+        v_video, v_audio = watchdog.retried(self.model, pack(video), audio, text, self.rope[size], frames)
         check_velocity(v_video)
         return unpack(v_video, video.shape), v_audio
 
