@@ -21,9 +21,10 @@ class Guard:
     """ASGI middleware: only known hosts (against DNS rebinding), no foreign pages' requests, no large bodies,
     and of the folder of clips only the clips."""
 
-    def __init__(self, app: Any, folder: Path, hosts: Sequence[str] | None):
-        """`hosts` are those that the page may be asked for by; None for any, where there is a password."""
-        self.app, self.folder, self.hosts = app, folder, hosts
+    def __init__(self, app: Any, folder: Path, own: Path, hosts: Sequence[str] | None):
+        """`own` is Gradio's folder of uploads; `hosts` are those that the page may be asked for by, None for
+        any, where there is a password."""
+        self.app, self.folder, self.own, self.hosts = app, folder, own, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -64,19 +65,20 @@ class Guard:
             return 413, f"more than {limit // 1_000_000} MB."
         if path.endswith("/upload") and "chunked" in headers.get("transfer-encoding", ""):
             return 411, "an upload must say how large it is."
+        if "/proxy=" in path:
+            return 403, "this server asks no other for anything."
         found = FILE.search(path)
         if found and not self._is_served(found[1]):
             return 403, "this file is not served."
         return None
 
     def _is_served(self, name: str) -> bool:
-        """Uploads and copies in Gradio's own folder are its business; of the clips' folder, clips."""
-        if "://" in name or ".." in Path(name).parts or "\0" in name:
-            return False
+        """Of Gradio's own folder, the uploads; of the clips' folder, the clips."""
         path = Path(name)
-        inside = path.is_relative_to(self.folder)
-        if not inside:
-            return path.is_absolute() and "gradio" in path.parts
+        if "://" in name or ".." in path.parts or "\0" in name:
+            return False
+        if path.is_relative_to(self.own):
+            return True
         return (
             path.parent == self.folder
             and path.suffix in SERVED
