@@ -38,17 +38,25 @@ class Guard:
 
     async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass an upload on, as long as its files are pictures, recordings and clips."""
-        first = await receive()
-        if _foreign(first):
-            await _answer(send, 415, "only pictures, recordings and clips can be uploaded.")
-            return
-        waiting = [first]
+        refused = False
 
         async def checked() -> Any:
-            message = waiting.pop() if waiting else await receive()
-            return {"type": "http.disconnect"} if _foreign(message) else message
+            nonlocal refused
+            message = await receive()
+            refused = refused or _foreign(message)
+            return {"type": "http.disconnect"} if refused else message
 
-        await self.app(scope, checked, send)
+        async def answered(message: Any) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self.app(scope, checked, answered)
+        except Exception:
+            if not refused:
+                raise
+        if refused:
+            await _answer(send, 415, "only pictures, recordings and clips can be uploaded.")
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
