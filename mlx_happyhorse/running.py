@@ -1,7 +1,8 @@
-"""A run on a thread of its own, which any thread may advance.
+"""Runs on a thread of their own, which any thread may advance.
 
 MLX's arrays belong to the thread that made them, and servers advance a generator from changing ones. So all
-of a run is computed on one thread; what the caller passed in (noise, progress) is called where `next` was.
+runs are computed on one thread, one after the other; what the caller passed in (noise, progress) is called
+where `next` was.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, TypeVar
 
@@ -55,7 +57,7 @@ class States(Generic[T]):
 
 
 class Worker:
-    """The thread of a run, with the questions and answers that pass between it and who advances it."""
+    """A run, with the questions and answers that pass between its thread and the one that advances it."""
 
     def __init__(self, start: Callable[[Worker], Generator[Any, None, None]], on_block: OnBlock | None):
         self.start: Callable[[Worker], Generator[Any, None, None]] | None = start
@@ -65,19 +67,19 @@ class Worker:
         self.replies: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self.answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self.idle_since: float | None = None  # when it began to wait for being asked
-        self.thread: threading.Thread | None = None
-        self.over = False
+        self.begun = self.over = False
 
     # Of the thread that advances.
 
     def advance(self) -> Any:
         if self.over:
             raise StopIteration
-        if self.thread is None:
-            self.thread = threading.Thread(target=self._work, name="happyhorse run")
-            self.thread.start()
-        self.asked.put(True)
         try:
+            if not self.begun:
+                _gate.enter(self)
+                self.begun = True
+                _thread.do(self._work)
+            self.asked.put(True)
             return self._reply()
         except BaseException:
             self.end()
@@ -104,20 +106,16 @@ class Worker:
             self.answers.put((None, error))
 
     def end(self) -> None:
-        """Wait for the end of what is being computed, and for the thread's."""
+        """Wait for the end of what is being computed."""
         self.stopping.set()
-        if self.thread is None:
-            self.over = True
-        elif not self.over:
+        if self.begun and not self.over:
             self.asked.put(False)
             while (reply := self.replies.get())[0] != "end":
                 if reply[0] == "call":
                     self.answers.put((None, Stopped()))
-            self.over = True
-        if self.thread is not None and self.thread is not threading.current_thread():
-            self.thread.join()
+        self.over = True
 
-    # Of the run's own thread.
+    # Of the runs' thread.
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What `function` returns when the thread that advances calls it; raises what it raises."""
@@ -154,7 +152,6 @@ class Worker:
             self.replies.put(("end", None))
 
     def _run(self) -> None:
-        _gate.enter(self)
         try:
             assert self.start is not None
             states, self.start = self.start(self), None  # what it holds goes with the run
@@ -209,7 +206,35 @@ class _Gate:
                 self.changed.notify_all()
 
 
-_gate = _Gate()
+class _Thread:
+    """The thread of all runs, begun with the first: MLX 0.32 keeps a thread of the system's for every thread
+    that has computed, as long as the process lasts."""
+
+    def __init__(self) -> None:
+        self.work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.thread: threading.Thread | None = None
+
+    def do(self, work: Callable[[], None]) -> None:
+        if self.thread is None or not self.thread.is_alive():
+            self.work = SimpleQueue()
+            self.thread = threading.Thread(target=self._serve, name="happyhorse runs")
+            self.thread.start()
+        self.work.put(work)
+
+    def _serve(self) -> None:
+        with suppress(Stopped):
+            while True:
+                self._next()()
+
+    def _next(self) -> Callable[[], None]:
+        while True:
+            try:
+                return self.work.get(timeout=TICK)
+            except Empty:
+                _check_process()
+
+
+_gate, _thread = _Gate(), _Thread()
 
 
 def _check_process() -> None:
