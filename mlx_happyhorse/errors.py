@@ -15,3 +15,7 @@ class ModelError(HappyHorseError):
 
 class HubError(HappyHorseError):
     """The Hub cannot be reached, or does not give what was asked for."""
+
+
+class Stopped(HappyHorseError):
+    """Ended because it was told to; nothing went wrong."""
