@@ -3,6 +3,7 @@
 from .download import USUAL, Planned, download
 from .folder import convert, inspect
 from .job import Progress
+from .offers import Offer, fits, free_disk, offers
 from .precision import Quantization
 from .publish import make_repo, upload
 from .repair import fix
@@ -10,14 +11,18 @@ from .repo import Repo
 
 __all__ = [
     "USUAL",
+    "Offer",
     "Planned",
     "Progress",
     "Quantization",
     "Repo",
     "convert",
     "download",
+    "fits",
     "fix",
+    "free_disk",
     "inspect",
     "make_repo",
+    "offers",
     "upload",
 ]
