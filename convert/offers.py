@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -106,8 +107,7 @@ def _best(found: list[Offer], machine: Machine, free: int) -> Offer | None:
 
 
 def _in_precision(bits: int | None, machine: Machine) -> Iterator[Offer]:
-    how = None if bits is None else Quantization(bits)
-    networks = {component: _network(config, how) for component, config in CONFIGS.items()}
+    networks = _networks(bits)
     stored = sum(network.bytes for network in networks.values()) + TOKENIZER_BYTES
     for model, places in hub.PUBLISHED.items():
         repos = {places[component].repo for component in USUAL}
@@ -124,7 +124,13 @@ def _in_precision(bits: int | None, machine: Machine) -> Iterator[Offer]:
         )
 
 
-def _network(config: dict[str, Any], how: Quantization | None) -> Network:
+@cache  # a second's work, and always the same
+def _networks(bits: int | None) -> dict[str, Network]:
+    how = None if bits is None else Quantization(bits)
+    return {component: network(config, how) for component, config in CONFIGS.items()}
+
+
+def network(config: dict[str, Any], how: Quantization | None) -> Network:
     """As `download` would store it."""
     # Nobody reads them: of tensors that are to be stored only shapes and dtypes matter here.
     tensors = cast(dict[str, Tensor], parameters(build(config)))
@@ -132,9 +138,10 @@ def _network(config: dict[str, Any], how: Quantization | None) -> Network:
     return Network(stored, sizes(stored))
 
 
+@cache
 def _fetched(model: str) -> int:
     published = {"dtype": PUBLISHED_DTYPES[model]} | UNPADDED
-    dtypes = {"transformer": published, "text_encoder": {"dtype": "bfloat16"}}
+    dtypes: dict[str, dict[str, Any]] = {"transformer": published, "text_encoder": {"dtype": "bfloat16"}}
     used = (sizes(config | dtypes.get(component, {})) for component, config in CONFIGS.items())
     return sum(sum(tensors.values()) for tensors in used) + TOKENIZER_BYTES
 
