@@ -3,7 +3,7 @@
 from .download import USUAL, Planned, download
 from .folder import convert, inspect
 from .job import Progress
-from .offers import Offer, fits, free_disk, offers
+from .offers import Offer, free_disk, gated, licences, offers
 from .precision import Quantization
 from .publish import make_repo, upload
 from .repair import fix
@@ -18,10 +18,11 @@ __all__ = [
     "Repo",
     "convert",
     "download",
-    "fits",
     "fix",
     "free_disk",
+    "gated",
     "inspect",
+    "licences",
     "make_repo",
     "offers",
     "upload",

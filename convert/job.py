@@ -14,11 +14,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import mlx.core as mx
-
 from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import is_here
+from mlx_happyhorse.memory import limits
 from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.waiting import KEPT, attended
@@ -31,7 +30,7 @@ from .shards import MAX_SHARD_BYTES, Item, divide, write_shard
 from .tensors import File
 
 JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
-CACHE_BYTES = 256 << 20
+CACHE_BYTES = 256 << 20  # of freed memory that MLX may keep: little is used twice
 SPARE_BYTES = 64 << 20  # of a disk, for all that is small
 
 
@@ -68,7 +67,7 @@ class Progress:
     total: int
 
 
-OnProgress = Callable[[Progress], None]
+OnProgress = Callable[[Progress], None]  # also called while nothing comes; what it raises ends the job
 
 
 @dataclass
@@ -87,11 +86,12 @@ class Job:
         self.model = self.work / MODEL
 
     def run(self, on_progress: OnProgress) -> None:
-        """Raises RequestError if it cannot begin, HubError if the connection fails for good.
+        """Raises RequestError if it cannot begin, ModelError for sources that are wrong, HubError if the
+        connection fails for good, HappyHorseError if the disk does, or what `on_progress` raises to end it.
 
         Whatever ends it, what is done stays for the next run, unless that would do no better."""
         resumed = self.model.exists()
-        with locked(self.work), _little_cache():
+        with locked(self.work), limits(cache=CACHE_BYTES):
             try:
                 self._begin()
                 self._check_room()
@@ -294,16 +294,6 @@ def locked(work: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-@contextmanager
-def _little_cache() -> Iterator[None]:
-    """MLX keeps freed memory for later, on a Mac as much as there is: not of what is used once."""
-    before = mx.set_cache_limit(CACHE_BYTES)
-    try:
-        yield
-    finally:
-        mx.set_cache_limit(before)
 
 
 def _lock(descriptor: int, work: Path) -> None:

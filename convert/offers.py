@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from mlx_happyhorse import hub
 from mlx_happyhorse.machine import Machine, this_machine
-from mlx_happyhorse.plan import Inputs, Network, Planner
+from mlx_happyhorse.plan import Inputs, Network, Plan, Planner
+from mlx_happyhorse.precision import LARGE
 from mlx_happyhorse.prompts import MAX_TOKENS
 from mlx_happyhorse.request import Request
-from mlx_happyhorse.weights import build, parameters, sizes
+from mlx_happyhorse.weights import sizes
 
 from .card import SAMPLING, licence
 from .card import USUAL as USUAL_SETTINGS
 from .download import USUAL
 from .job import SPARE_BYTES
-from .networks import Component
-from .precision import Quantization, prepare
-from .tensors import Tensor
+from .precision import Quantization, quantization_block
 
 BITS = (4, 6, 8, None)  # None is bfloat16
 FREE = 0.9  # of the disk's free bytes may be taken by what is recommended
@@ -40,25 +38,24 @@ CONFIGS: dict[str, dict[str, Any]] = {
 UNPADDED = {"swiglu_size": 13652}
 PUBLISHED_DTYPES = {"magihuman-base": "bfloat16", "magihuman-distill": "float32"}
 TOKENIZER_BYTES = 34_000_000  # t5gemma-9b-9b-ul2's tokenizer.json, about
-GATED = ("google/t5gemma-9b-9b-ul2", "stabilityai/stable-audio-open-1.0")
+GATED = ("text_encoder", "audio_vae")
 
 
 @dataclass(frozen=True)
 class Offer:
     """A published model in one precision, with the components that `download` takes by itself.
 
-    `memory_bytes` are the planned peak of 5 s at 448×256 with the longest prompt, `streamed_bytes` the same
-    with the weights read anew for every step. `licences` are names with addresses."""
+    `fetched` are the bytes that come over the network, `stored` those that stay on the disk. `memory` is the
+    planned peak of 5 s at 448×256 with the longest prompt; with `streamed` the weights are read anew for
+    every step, as they do not fit otherwise, and without `fits` not even then."""
 
     model: str
-    label: str
     bits: int | None
-    fetched_bytes: int
-    stored_bytes: int
-    memory_bytes: int
-    streamed_bytes: int
-    licences: tuple[tuple[str, str], ...]
-    gated_repos: tuple[str, ...]
+    fetched: int
+    stored: int
+    memory: int
+    streamed: bool
+    fits: bool
     recommended: bool = False
 
     @property
@@ -67,61 +64,44 @@ class Offer:
         return None if self.bits is None else Quantization(self.bits)
 
 
-def offers(machine: Machine | None = None, free: int | None = None) -> list[Offer]:
-    """Return every published model in every precision; at most one is recommended for `machine` with `free`
-    bytes of disk, by default this one. Nothing is asked of the Hub, and no weights are allocated."""
+def offers(model: str, machine: Machine | None = None, free: int | None = None) -> list[Offer]:
+    """Return a published model in every precision, the smallest first; at most one is recommended for
+    `machine` with `free` bytes of disk, by default this one. Nothing is asked of the Hub, and no weights are
+    allocated."""
     machine = this_machine() if machine is None else machine
-    free = free_disk() if free is None else free
-    found = [offer for bits in BITS for offer in _in_precision(bits, machine)]
-    found.sort(key=lambda offer: offer.model, reverse=True)  # the distilled one is four times as fast
-    best = _best(found, machine, free)
+    found = [_offer(model, bits, machine) for bits in BITS]
+    best = _best(found, free_disk() if free is None else free)
     return [replace(offer, recommended=offer is best) for offer in found]
 
 
-def fits(offer: Offer, machine: Machine) -> bool:
-    """Whether a clip of 5 s at 448×256 can be made, at worst with streamed weights."""
-    return offer.streamed_bytes <= machine.usable
+def licences(model: str) -> dict[str, str]:
+    """By repo, the licence of what is fetched from it."""
+    return {hub.PUBLISHED[model][part].repo: licence(part)[0] for part in USUAL}
+
+
+def gated(model: str) -> list[str]:
+    """The repos whose licence must be accepted first."""
+    return [hub.PUBLISHED[model][part].repo for part in USUAL if part in GATED]
 
 
 def free_disk() -> int:
     """Bytes that are free where downloaded models are kept."""
     folder = hub.home().absolute()
-    while not folder.exists():
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
-def _best(found: list[Offer], machine: Machine, free: int) -> Offer | None:
-    """The distilled model in the finest precision that stays in memory, else the one that takes least."""
-    able = [
-        offer
-        for offer in found
-        if offer.model == "magihuman-distill"
-        and fits(offer, machine)
-        and offer.stored_bytes + SPARE_BYTES <= FREE * free
-    ]
-    resident = [offer for offer in able if offer.memory_bytes <= machine.usable]
-    if resident:
-        return max(resident, key=lambda offer: offer.stored_bytes)
-    return min(able, key=lambda offer: offer.stored_bytes, default=None)
+def _best(found: list[Offer], free: int) -> Offer | None:
+    """The finest precision that stays in memory, else the one that takes least."""
+    able = [offer for offer in found if offer.fits and offer.stored + SPARE_BYTES <= FREE * free]
+    resident = [offer for offer in able if not offer.streamed]
+    return resident[-1] if resident else able[0] if able else None
 
 
-def _in_precision(bits: int | None, machine: Machine) -> Iterator[Offer]:
+def _offer(model: str, bits: int | None, machine: Machine) -> Offer:
     networks = _networks(bits)
     stored = sum(network.bytes for network in networks.values()) + TOKENIZER_BYTES
-    for model, places in hub.PUBLISHED.items():
-        repos = {places[component].repo for component in USUAL}
-        yield Offer(
-            model=model,
-            label="bf16" if bits is None else f"{bits} bits",
-            bits=bits,
-            fetched_bytes=_fetched(model),
-            stored_bytes=stored,
-            memory_bytes=_peak(networks, model, machine, low_ram=False),
-            streamed_bytes=_peak(networks, model, machine, low_ram=True),
-            licences=tuple(dict.fromkeys(licence(component) for component in USUAL)),
-            gated_repos=tuple(repo for repo in GATED if repo in repos),
-        )
+    plan = _plan(networks, model, machine)
+    return Offer(model, bits, _fetched(model), stored, plan.needed, plan.low_ram, plan.fits)
 
 
 @cache  # a second's work, and always the same
@@ -132,10 +112,11 @@ def _networks(bits: int | None) -> dict[str, Network]:
 
 def network(config: dict[str, Any], how: Quantization | None) -> Network:
     """As `download` would store it."""
-    # Nobody reads them: of tensors that are to be stored only shapes and dtypes matter here.
-    tensors = cast(dict[str, Tensor], parameters(build(config)))
-    stored = prepare(Component(config, tensors), "bfloat16", how).config
-    return Network(stored, sizes(stored))
+    if config["type"] in LARGE:
+        config = config | {"dtype": "bfloat16"}
+        if how is not None:
+            config["quantization"], _ = quantization_block(config, how)
+    return Network(config, sizes(config))
 
 
 @cache
@@ -146,11 +127,11 @@ def _fetched(model: str) -> int:
     return sum(sum(tensors.values()) for tensors in used) + TOKENIZER_BYTES
 
 
-def _peak(networks: dict[str, Network], model: str, machine: Machine, low_ram: bool) -> int:
+def _plan(networks: dict[str, Network], model: str, machine: Machine) -> Plan:
     planner = Planner(Path(), None, machine)
     planner.networks |= networks
-    defaults = SAMPLING[model.rpartition("-")[2]] | USUAL_SETTINGS
     prompt = "x" * 4 * MAX_TOKENS
+    defaults = SAMPLING[model.rpartition("-")[2]] | USUAL_SETTINGS
     request = Request.complete(prompt, {"seed": 0}, defaults)
-    texts = (prompt, *request.avoided.values())
-    return planner.plan(request, Inputs(texts=texts), low_ram).needed
+    inputs = Inputs(picture=True, recording=True, texts=(prompt, *request.avoided.values()))
+    return planner.plan(request, inputs, None)

@@ -152,7 +152,7 @@ def prepare(
     config = config | {"dtype": dtype}
     notes = []
     if how is not None:
-        config["quantization"], notes = _quantization(component, how, RECIPES[recipe])
+        config["quantization"], notes = quantization_block(config, how, recipe)
     return Prepared(config, tensors, formats(config, tensors), notes)
 
 
@@ -167,12 +167,12 @@ def formats(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, For
     return found
 
 
-def _quantization(
-    component: Component, how: Quantization, recipe: Recipe
+def quantization_block(
+    config: dict[str, Any], how: Quantization, recipe: str = "uniform"
 ) -> tuple[dict[str, Any], list[str]]:
-    """mlx-lm's block: settings for all, others or false by path. And notes on what is left alone."""
-    config, tensors = component
-    kind = config["type"]
+    """mlx-lm's block for a network: settings for all, others or false by path. And notes on what is left
+    unquantized."""
+    kind, is_finer = config["type"], RECIPES[recipe]
     block: dict[str, Any] = how.settings()
     left_alone: Counter[tuple[str, str]] = Counter()
     for path, layer in sorted(build(config).named_modules()):
@@ -180,8 +180,8 @@ def _quantization(
             continue
         reason, chosen = _reason_against(path, kind), how
         if reason is None:
-            chosen = how.finer() if recipe(path, config) else how
-            width = tensors[f"{path}.weight"].shape[-1]
+            chosen = how.finer() if is_finer(path, config) else how
+            width = layer.weight.shape[-1]
             if width % chosen.group_size:
                 reason = f"its rows of {width} do not divide into groups of {chosen.group_size}"
         if reason is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from mlx_happyhorse.errors import HubError
 from mlx_happyhorse.hub import Unanswered, asking
+from mlx_happyhorse.notes import note
 from mlx_happyhorse.version import __version__
 from mlx_happyhorse.waiting import OnWait, attended
 
@@ -137,7 +137,7 @@ def patiently(ask: Callable[[], T], attempts: int, closed: threading.Event) -> T
             return ask()
         except Unanswered as error:
             if attempt > 0:
-                warnings.warn("the Hub does not answer, it is asked again.", stacklevel=2)
+                note("the Hub is not responding: retrying.")
             time.sleep(min(2.0**attempt if error.wait is None else error.wait, LONGEST_WAIT))
             if closed.is_set():
                 raise HubError(CLOSED) from error

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from contextvars import copy_context
 from multiprocessing.pool import AsyncResult, ThreadPool
 from pathlib import Path
 from typing import NamedTuple
@@ -125,7 +126,9 @@ def _in_order(
 
     try:
         for item, piece in pieces:
-            fetching.append((item, piece, fetchers.apply_async(item.tensor.fetch, (piece,))))
+            context = copy_context()  # its notes go where this thread's go
+            result = fetchers.apply_async(context.run, (item.tensor.fetch, piece))
+            fetching.append((item, piece, result))
             if len(fetching) > WORKERS:
                 store_first()
             if len(storing) > WORKERS:

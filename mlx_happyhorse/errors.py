@@ -19,3 +19,6 @@ class HubError(HappyHorseError):
 
 class Stopped(HappyHorseError):
     """Ended because it was told to; nothing went wrong."""
+
+    def __init__(self, message: str = "stopped."):
+        super().__init__(message)

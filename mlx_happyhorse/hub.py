@@ -86,6 +86,17 @@ def find(model: str | Path, on_bytes: OnBytes | None = None) -> Path:
     return folder
 
 
+def installed() -> list[str]:
+    """The names of the models on this machine: the embedded ones, then those below `home()`."""
+    folders = sorted(config.parent for config in home().glob("*/config.json"))
+    return [*EMBEDDED, *(folder.name for folder in folders if not folder.name.startswith("."))]
+
+
+def is_here_as(name: str) -> bool:
+    """Whether a model is embedded, or was downloaded under this very name: no path, and nothing to fetch."""
+    return name in EMBEDDED or (not name.startswith(".") and _downloaded(name) is not None)
+
+
 def fetch(folder: Path, components: Iterable[str], on_bytes: OnBytes | None = None) -> None:
     """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
     repo = repo_of(folder)

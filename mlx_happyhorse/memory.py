@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import mlx.core as mx
 
-from .errors import HappyHorseError
+from .errors import HappyHorseError, RequestError
 
 CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
 WINOGRAD = "MLX_CONV_WINOGRAD_WORKING_SET"  # bytes, read by MLX at every convolution
@@ -39,13 +40,15 @@ class OutOfResources(HappyHorseError):
 class _Limits:
     """MLX's limits, which are the process's: set while anybody runs, then as they were before the first.
 
-    Runs may be nested, and generators end in any order."""
+    Runs may be nested, on several threads, and generators end in any order."""
 
     def __init__(self) -> None:
+        self.lock = threading.Lock()
         self.wired: list[int] = []  # bytes of weights that stay, of everybody who runs
+        self.caches: list[int] = []  # bytes that each lets MLX keep
         self.before = ExitStack()
 
-    def enter(self, wired: int) -> None:
+    def enter(self, wired: int, cache: int) -> None:
         if not self.wired:
             self.before.callback(mx.set_cache_limit, mx.set_cache_limit(CACHE_BYTES))
             self.before.callback(mx.set_wired_limit, mx.set_wired_limit(0))
@@ -53,12 +56,16 @@ class _Limits:
                 os.environ[WINOGRAD] = str(WINOGRAD_BYTES)
                 self.before.callback(os.environ.pop, WINOGRAD, None)
         self.wired.append(wired)
+        self.caches.append(cache)
+        mx.set_cache_limit(min(self.caches))
         mx.set_wired_limit(_wirable(sum(self.wired)))
 
-    def leave(self, wired: int) -> None:
+    def leave(self, wired: int, cache: int) -> None:
         if wired in self.wired:
             self.wired.remove(wired)
+            self.caches.remove(cache)
         if self.wired:
+            mx.set_cache_limit(min(self.caches))
             mx.set_wired_limit(_wirable(sum(self.wired)))
         else:
             self.before.close()
@@ -66,17 +73,20 @@ class _Limits:
 
 
 _limits = _Limits()
+ELSEWHERE = "There is no Stream"
 
 
 @contextmanager
-def limits(wired: int = 0) -> Iterator[None]:
-    """Sets MLX's limits, and puts them back: freed memory that it keeps, memory for fast convolutions and,
-    so that macOS does not swap weights which stay, as many bytes as `wired`."""
+def limits(wired: int = 0, cache: int = CACHE_BYTES) -> Iterator[None]:
+    """Sets MLX's limits, and puts them back: `cache` bytes of freed memory that it keeps, memory for fast
+    convolutions and, so that macOS does not swap weights which stay, as many bytes as `wired`."""
     try:
-        _limits.enter(wired)
+        with _limits.lock:
+            _limits.enter(wired, cache)
         yield
     finally:
-        _limits.leave(wired)
+        with _limits.lock:
+            _limits.leave(wired, cache)
 
 
 def _wirable(weights: int) -> int:
@@ -86,10 +96,16 @@ def _wirable(weights: int) -> int:
 
 @contextmanager
 def explained(stage: str) -> Iterator[None]:
-    """Turns what MLX raises when the machine gives up into words. Raises OutOfResources."""
+    """Turn what MLX raises into words. Raises OutOfResources where the machine gives up, and RequestError
+    where a generator is advanced by another thread than the one that began it."""
     try:
         yield
     except RuntimeError as error:
+        if ELSEWHERE in str(error):
+            raise RequestError(
+                f"{stage}: it was begun on another thread, and MLX's arrays belong to theirs. Stay on one "
+                "thread, or use stream or generate, which any thread may call."
+            ) from error
         for pattern, words in EXPLANATIONS.items():
             if re.search(pattern, str(error)):
                 raise OutOfResources(f"{stage}: {words}") from error

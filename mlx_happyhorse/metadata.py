@@ -94,27 +94,17 @@ def request_settings(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """What `HappyHorse.generate` takes to make the clip again, the prompt included, pictures and
-    recordings by the paths they had. Raises RequestError if that is not known."""
+    """What `HappyHorse.generate` takes to make the clip again, the prompt included, but for its picture and
+    recording: files are never opened because a clip names them. Raises RequestError without a seed."""
     values = request_settings(settings)
     if "seed" not in values:
         raise RequestError("its noise came from a script, not from a seed: it cannot be repeated.")
-    for name in ("image", "audio"):
-        if (given := settings.get(name)) is not None:
-            path = given.get("path") if isinstance(given, dict) else given
-            if not isinstance(path, str):
-                raise RequestError(f"its {name} was no file: name one with --{name}.")
-            values[name] = path
     return values
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Why a repeated run will not give the same frames; empty if it should."""
     found = []
-    for name in ("image", "audio"):
-        old, new = before.get(name), now.get(name)
-        if isinstance(old, dict) and new and old.get("sha256") != new["sha256"]:
-            found.append(f"{name} has changed")
     for name in sorted(before["weights"].keys() & now["weights"].keys()):
         if before["weights"][name] != now["weights"][name]:
             found.append(f"the weights of {name} are others")

@@ -11,13 +11,15 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from . import hub, media, sampling, text_cache, upscaling, weights
+from . import hub, media, preview, sampling, text_cache, upscaling, weights
 from .errors import RequestError
 from .fetching import OnBytes
 from .machine import this_machine
 from .memory import explained, limits
+from .models.blocks import OnBlock, no_block
 from .models.transformer import TransformerConfig
 from .plan import bits_of
+from .preview import Colours, Preview
 from .prompts import MAX_TOKENS, load_tokenizer, tokenize
 from .sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
 from .sanity import check_latents, check_pixels
@@ -52,14 +54,14 @@ class Networks:
         """A prompt → its features (tokens, 3584) in fp32; warns if it is longer than 640 tokens."""
         return self.encode_texts([prompt])[0]
 
-    def encode_texts(self, prompts: Iterable[str]) -> list[mx.array]:
+    def encode_texts(self, prompts: Iterable[str], on_block: OnBlock = no_block) -> list[mx.array]:
         """The same for several prompts, with the encoder loaded once."""
         if isinstance(prompts, str):
             raise RequestError("several prompts are a list: for one there is encode_text.")
         prompts = list(prompts)
         features = text_cache.load(prompts, self._encoder)
         if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in features]:
-            features |= (new := dict(zip(missing, self._read_texts(missing), strict=True)))
+            features |= (new := dict(zip(missing, self._read_texts(missing, on_block), strict=True)))
             check_latents("text", *new.values())
             whole = {prompt: x for prompt, x in new.items() if len(x) < MAX_TOKENS}  # of others, warn again
             text_cache.store(whole, self._encoder)
@@ -70,12 +72,12 @@ class Networks:
         for prompt in prompts:
             text_cache.forget(prompt, self._encoder)
 
-    def _read_texts(self, prompts: list[str]) -> list[mx.array]:
+    def _read_texts(self, prompts: list[str], on_block: OnBlock) -> list[mx.array]:
         tokenizer = load_tokenizer(self._tokenizer_file)
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder", streamed=True) as encoder:
             # The model was trained on features that went through half precision.
-            halves = [x[:MAX_TOKENS].astype(mx.float16) for x in encoder.encode(tokens)]
+            halves = [x[:MAX_TOKENS].astype(mx.float16) for x in encoder.encode(tokens, on_block)]
             features = [x.astype(mx.float32) for x in halves]
             mx.eval(features)
         return features
@@ -109,6 +111,7 @@ class Networks:
         keep_audio: bool = False,
         draw: Draw | None = None,
         low_ram: bool | None = None,
+        on_block: OnBlock = no_block,
     ) -> Iterator[Step]:
         """Noise → latents, a state after every step.
 
@@ -116,7 +119,8 @@ class Networks:
         `image` (1, h, w, 48) stays the first frame, and with `keep_audio` the audio stays as given. A
         distilled model needs `draw` for the noise of its steps; others take two passes a step when
         `guidance` is above 1. `low_ram` is by default what `load` was given; None keeps the weights in
-        memory, as no plan is made of a step by itself."""
+        memory, as no plan is made of a step by itself. `on_block` is called with the number of blocks done
+        and all of the step's after each; what it raises ends the generator."""
         defaults = self.config["sampling"]
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:
@@ -133,6 +137,7 @@ class Networks:
                 image=image,
                 keep_audio=keep_audio,
                 draw=draw if self.distilled else None,
+                on_block=on_block,
             )
 
     def upscale(
@@ -151,6 +156,7 @@ class Networks:
         image: mx.array | None = None,
         align_corners: bool = True,
         low_ram: bool | None = None,
+        on_block: OnBlock = no_block,
     ) -> Iterator[Step]:
         """Latents of the base stage → latents for `width` × `height` pixels, a state after every step.
 
@@ -169,6 +175,7 @@ class Networks:
                 guidance=UpscaleGuidance(guidance) if guidance > 1 else None,
                 image=image,
                 keep_audio=True,
+                on_block=on_block,
             )
 
     def decode_video(self, latents: mx.array) -> Iterator[mx.array]:
@@ -181,10 +188,10 @@ class Networks:
                 mx.eval(frames)
                 yield frames
 
-    def decode_audio(self, latents: mx.array) -> mx.array:
+    def decode_audio(self, latents: mx.array, on_block: OnBlock = no_block) -> mx.array:
         """Latents (n, 64) → samples (n · 1764, 2) at 44,100 Hz; loud ones may lie beyond [-1, 1]."""
         with self._network("audio_vae") as vae:
-            samples = vae.decode(latents)
+            samples = vae.decode(latents, on_block)
             mx.eval(samples)
             return mx.array(media.to_44100(np.array(samples)))
 
@@ -233,6 +240,23 @@ class Networks:
         config = weights.read_json(self.folder / "transformer" / "config.json")
         dimensions = TransformerConfig.from_dict(config)
         return dimensions.video_channels // PATCH**2, dimensions.audio_channels
+
+    def preview(self) -> Preview:
+        """The map from latents to colours of this model's decoder, fitted to it where none is kept."""
+        return Preview.of(self._decoder, self.latent_channels[0], self.decode_video)
+
+    def kept_preview(self) -> Preview | None:
+        """The same, if there is one already."""
+        return preview.load(self._decoder, self.latent_channels[0])
+
+    def improve_preview(self, kept: Preview, latents: mx.array, colours: Colours) -> None:
+        """Learn from a finished clip, for later ones."""
+        kept.learn(np.array(latents), colours)
+        kept.save(self._decoder)
+
+    @property
+    def _decoder(self) -> str:
+        return weights.fingerprint(self.folder / "video_decoder")
 
     @property
     def _encoder(self) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -55,7 +55,7 @@ class Progress:
         return pace * (self.steps - self.step)
 
 
-def observed(states: Iterator[State], plan: Plan) -> Iterator[State]:
+def observed(states: Iterator[State], plan: Plan) -> Generator[State, None, None]:
     """Passes a run's states on with what its stages took and how many seconds are left; records the times
     of those that were finished, so that the next plan is better."""
     seen: defaultdict[str, Progress] = defaultdict(Progress)

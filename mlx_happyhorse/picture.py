@@ -58,8 +58,13 @@ def digest(image: Image.Image) -> str:
 
 def base_size(image: Image.Image, usual: tuple[int, int]) -> tuple[int, int]:
     """Width and height nearest to the image's shape, with about as many pixels as the `usual` ones."""
+    return shaped(image.width / image.height, usual)
+
+
+def shaped(shape: float, usual: tuple[int, int]) -> tuple[int, int]:
+    """Width and height nearest to a shape, width by height, with about as many pixels as the `usual` ones."""
     area = math.prod(usual)
-    shape = min(max(image.width / image.height, 1 / WIDEST), WIDEST)
+    shape = min(max(shape, 1 / WIDEST), WIDEST)
     sides = range(GRID, math.isqrt(int(3 * area)) + 1, GRID)
     sizes = [(w, h) for w in sides for h in sides if abs(w * h / area - 1) < 1 / 8] or [usual]
     return min(sizes, key=lambda s: (round(abs(math.log(s[0] / s[1] / shape)), 6), abs(math.prod(s) - area)))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import Any, NamedTuple, Unpack, cast
 
 import mlx.core as mx
 
@@ -15,8 +16,10 @@ from .errors import RequestError
 from .fetching import OnBytes
 from .latents import Latents
 from .media import FPS, Clip
+from .models.blocks import OnBlock
 from .models.transformer import Transformer, TransformerConfig
 from .networks import Networks
+from .notes import note
 from .observing import observed
 from .picture import Picture, digest, open_picture
 from .plan import Inputs, Plan, Planner
@@ -25,10 +28,19 @@ from .prompts import NEGATIVE_PROMPT, Prompt, load_tokenizer
 from .recording import Sound, open_recording
 from .refusal import DoesNotFit, refusal
 from .request import Request, Settings, Upscaling, follow_inputs
-from .run import BEFORE_UPSCALING, Run, State, decode
+from .run import BEFORE_UPSCALING, Run, Stages, State, decode
+from .running import States, Worker
 from .sampling import Draw
 
 DECODING = ["video_decoder", "audio_vae"]
+
+
+class Hooks(NamedTuple):
+    """What a caller has a say in, or looks at, while a run lasts."""
+
+    draw: Draw | None
+    on_block: OnBlock | None
+    preview: bool
 
 
 class HappyHorse(Networks):
@@ -67,11 +79,12 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         on_progress: Callable[[State], None] | None = None,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Settings],
     ) -> Clip:
         """Makes a clip, as `stream` does; `on_progress` is shown every state on the way."""
         states = self.stream(
-            prompt, image=image, audio=audio, draw=draw, force=force, keep_frames=True, **settings
+            prompt, image=image, audio=audio, draw=draw, force=force, on_block=on_block, **settings
         )
         return _last_clip(states, on_progress)
 
@@ -116,8 +129,10 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        preview: bool = False,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Settings],
-    ) -> Iterator[State]:
+    ) -> States[State]:
         """Makes a clip step by step; see `Settings` for what can be set.
 
         `image` is the first frame: a path, a PIL image or a uint8 array (height, width, 3). Unless width
@@ -126,9 +141,13 @@ class HappyHorse(Networks):
         long. `draw` stands in for the seed's random numbers: a function from a shape to standard normal
         noise, called for the recording's latents or the audio's start, for the video's start, by the steps
         in their order, and for the upscaler's start. Without `keep_frames` the last state holds no clip, and
-        memory does not grow with its length: sound and frames are in the states that they come with.
+        memory does not grow with its length: sound and frames are in the states that they come with. With
+        `preview` the states of "denoise" and "upscale" hold a small picture of what comes.
 
-        One thread goes through the states to the end, as MLX's arrays are computed where they were made.
+        Any thread may take the next state. `on_block` is called, by the thread that waits for a state, after
+        every block of a network: with the blocks that are done of this step, and all of it. `stop` of what
+        is returned ends the run at the next block, from whichever thread. One run at a time is under way:
+        another waits for its end.
 
         Raises RequestError at once for what cannot be done, DoesNotFit if it takes more memory than there
         is, unless with `force`, ModelError if the model's files are damaged. On the way it raises
@@ -146,14 +165,31 @@ class HappyHorse(Networks):
             self._check_fit(plan)
         self._check_components(needed)
         if notice := self.config.get("notice"):
-            warnings.warn(f"{self.name}: {notice}", stacklevel=2)
+            note(f"{self.name}: {notice}")
         about = self._describe(request, needed) | {
             "image": None if picture is None else metadata.source(image, digest(picture)),
             "audio": None if recording is None else metadata.source(audio, recording.digest),
             "seed": request.seed if draw is None else None,
         }
-        run = Run(self, request, about, draw, plan)
-        return observed(run.generate(picture, recording), plan)
+        hooks = Hooks(draw, on_block, preview)
+        return self._run(request, about, plan, hooks, lambda run: run.generate(picture, recording))
+
+    def _run(
+        self,
+        request: Request,
+        about: dict[str, Any],
+        plan: Plan,
+        hooks: Hooks,
+        begin: Callable[[Run], Stages[None]],
+    ) -> States[State]:
+        """The run's states; its own arrays are made on its thread, the user's noise on the user's."""
+
+        def start(worker: Worker) -> Generator[State]:
+            draw = None if hooks.draw is None else partial(worker.call, _evaluated(hooks.draw))
+            run = Run(self, request, about, draw, plan, worker.on_block, hooks.preview)
+            return observed(begin(run), plan)
+
+        return States(start, hooks.on_block)
 
     def finish(
         self,
@@ -162,14 +198,17 @@ class HappyHorse(Networks):
         draw: Draw | None = None,
         force: bool = False,
         keep_frames: bool = True,
+        preview: bool = False,
+        on_block: OnBlock | None = None,
         **settings: Unpack[Upscaling],
-    ) -> Iterator[State]:
+    ) -> States[State]:
         """Makes the clip of latents that were kept, step by step. With `upscale` among the settings they
         are upscaled first, with the same result as in a run that did so at once.
 
         Raises what `stream` raises, and RequestError for latents of another model."""
         if unknown := settings.keys() - Upscaling.__annotations__.keys():
             raise TypeError(f"finish takes no {min(unknown)}: the latents were made with their own.")
+        mx.eval(latents.video, latents.audio)  # on this thread, where they were made
         channels = latents.video.shape[-1], latents.audio.shape[-1]
         if channels != self.latent_channels:
             raise RequestError(f"these latents are not {self.name}'s: they have {channels} channels.")
@@ -180,7 +219,9 @@ class HappyHorse(Networks):
             plan = self._plan_decoding(latents, keep_frames)
             if not force:
                 self._check_fit(plan)
-            return observed(decode(self, latents, keep_frames), plan)
+            return States(
+                lambda worker: observed(decode(self, latents, keep_frames, worker.on_block), plan), on_block
+            )
         if size := latents.settings.get("upscale"):
             raise RequestError(f"these latents were upscaled to {size} already.")
         asked: dict[str, Any] = metadata.request_settings(latents.settings) | dict(settings)
@@ -199,7 +240,8 @@ class HappyHorse(Networks):
         about["weights"] |= {"transformer": latents.settings["weights"].get("transformer")}
         if draw is not None or latents.settings.get("seed") is None:
             about["seed"] = None
-        return observed(Run(self, request, about, draw, plan).upscale(latents), plan)
+        hooks = Hooks(draw, on_block, preview)
+        return self._run(request, about, plan, hooks, lambda run: run.upscale(latents))
 
     def request(self, prompt: str | Prompt, **settings: Unpack[Settings]) -> Request:
         """The settings with this model's defaults for what is left open. Raises RequestError."""
@@ -209,7 +251,7 @@ class HappyHorse(Networks):
         negative = settings.get("negative_prompt")
         if negative not in (None, NEGATIVE_PROMPT, *request.avoided.values()):
             why = "is distilled and has no guidance" if self.distilled else "runs at guidance 1"
-            warnings.warn(f"the negative prompt does nothing: {self.name} {why}.", stacklevel=2)
+            note(f"the negative prompt does nothing: {self.name} {why}.")
         return request
 
     def _complete(self, prompt: str | Prompt, settings: Settings) -> Request:
@@ -217,7 +259,7 @@ class HappyHorse(Networks):
         if request.upscale is not None:
             self._check_held(f"upscaler_{request.upscale}")
         if request.upscale and request.upscale_negative_prompt and request.upscale_guidance == 1:
-            warnings.warn("upscale_negative_prompt does nothing: upscale_guidance is 1.", stacklevel=3)
+            note("upscale_negative_prompt does nothing: upscale_guidance is 1.")
         return request
 
     def _plan_decoding(self, latents: Latents, keep_frames: bool) -> Plan:
@@ -230,9 +272,9 @@ class HappyHorse(Networks):
 
     def _check_fit(self, plan: Plan) -> None:
         if not plan.fits:
-            raise DoesNotFit(self.refusal(plan))
+            raise self.refusal(plan)
 
-    def refusal(self, plan: Plan) -> str:
+    def refusal(self, plan: Plan) -> DoesNotFit:
         """Why a plan does not fit, and the smallest change that would."""
         return refusal(plan, self._planner, self.low_ram)
 
@@ -268,12 +310,24 @@ class HappyHorse(Networks):
                     )
 
 
-def _last_clip(states: Iterable[State], on_progress: Callable[[State], None] | None) -> Clip:
-    for state in states:
-        if on_progress is not None:
-            on_progress(state)
+def _last_clip(states: States[State], on_progress: Callable[[State], None] | None) -> Clip:
+    with closing(states):
+        for state in states:
+            if on_progress is not None:
+                on_progress(state)
     assert state.clip is not None
     return state.clip
+
+
+def _evaluated(draw: Draw) -> Draw:
+    """The same draws, as arrays that any thread can use."""
+
+    def drawn(shape: tuple[int, ...]) -> mx.array:
+        noise = draw(shape)
+        mx.eval(noise)
+        return noise
+
+    return drawn
 
 
 def _needed(request: Request, picture: bool) -> list[str]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import mlx.core as mx
 from tokenizers import Tokenizer
 
 from .errors import ModelError, RequestError
+from .notes import note
 
 MAX_TOKENS = 640
 MAX_CONTEXT = 4096  # tokens that the encoder sees: what is cut still colours what is kept
@@ -83,7 +83,7 @@ class Prompt:
         for line in self.dialogue:
             if line.language.strip().capitalize() not in LANGUAGES:
                 known = ", ".join(LANGUAGES)
-                warnings.warn(f"the model does not know {line.language}: it speaks {known}.", stacklevel=3)
+                note(f"the model does not know {line.language}: it speaks {known}.")
 
     def __str__(self) -> str:
         sections = [self.description.strip()]
@@ -121,10 +121,9 @@ def tokenize(tokenizer: Tokenizer, prompt: str) -> mx.array:
     encoding = tokenizer.encode(prompt)
     if len(encoding.ids) > MAX_TOKENS:
         first = encoding.offsets[MAX_TOKENS][0]
-        warnings.warn(
+        note(
             f"a prompt has {len(encoding.ids)} tokens and the model reads {MAX_TOKENS}: "
-            f"cut from {_excerpt(prompt[first:].strip())!r} on.",
-            stacklevel=2,
+            f"cut from {_excerpt(prompt[first:].strip())!r} on."
         )
     return mx.array(encoding.ids[:MAX_CONTEXT])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import warnings
 import wave
 from collections.abc import Iterator
 from contextlib import suppress
@@ -17,6 +16,7 @@ import numpy as np
 from .errors import RequestError
 from .files import expanded
 from .media import FPS, SAMPLE_RATE
+from .notes import note
 
 MODEL_RATE = 51_200
 SAMPLES_PER_LATENT = MODEL_RATE // FPS
@@ -70,7 +70,7 @@ def open_recording(sound: Sound) -> Recording:
     """A file (wav, flac, ogg, mp3, m4a …) or samples with their rate in Hz: (n,) or (n, 2), float, int16 or
     int32.
 
-    Raises RequestError; warns of silence and of a file that ends early."""
+    Raises RequestError; notes silence and a file that ends early."""
     if isinstance(sound, str | Path):
         name, frames = str(sound), _from_file(expanded(sound))
     else:
@@ -86,7 +86,7 @@ def open_recording(sound: Sound) -> Recording:
     if recording.seconds < SHORTEST:
         raise RequestError(f"{name} lasts {recording.seconds:.2f} s, too short for a voice.")
     if not recording.voice.any():
-        warnings.warn(f"{name} is silent.", stacklevel=2)
+        note(f"{name} is silent.")
     return recording
 
 
@@ -146,10 +146,10 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
         if failed and not seconds:
             raise ValueError("it is damaged")
         if damaged:
-            warnings.warn(f"{path} is damaged: what cannot be read is left out.", stacklevel=2)
+            note(f"{path} is damaged: what cannot be read is left out.")
         promised = max(_promised_by(stream), _promised_by_wav(path))
         if seconds < 0.9 * promised:
-            warnings.warn(f"{path} seems cut off after {seconds:.1f} of {promised:.1f} s.", stacklevel=2)
+            note(f"{path} seems cut off after {seconds:.1f} of {promised:.1f} s.")
 
 
 def _promised_by(stream: av.AudioStream) -> float:

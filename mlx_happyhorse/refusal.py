@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .errors import RequestError
@@ -18,13 +18,36 @@ SHORTEST = LIMITS["seconds"][1][0]
 NOT_UPSCALED: dict[str, Any] = {"upscale": None, "upscale_size": None}
 
 
+@dataclass(frozen=True)
+class Suggestion:
+    """The smallest change with which a run would fit: `settings` in place of its own, where None means
+    without; or weights that are streamed, or frames that are handed on instead of kept."""
+
+    settings: dict[str, Any] = field(default_factory=dict)
+    low_ram: bool = False
+    keep_frames: bool = True
+
+    def __str__(self) -> str:
+        """As an argument in Python."""
+        if not self.keep_frames:
+            return "With stream(..., keep_frames=False) it fits."
+        if self.low_ram:
+            return "With low_ram=True it fits."
+        return f"With {', '.join(f'{name}={value!r}' for name, value in self.settings.items())} it fits."
+
+
 class DoesNotFit(RequestError):
-    """A run that would need more memory than there is."""
+    """A run that would need more memory than there is. `why` says so; `suggestion` is the change that would
+    fit, if there is one, and `otherwise` what to do if there is none."""
+
+    def __init__(self, why: str, suggestion: Suggestion | None, otherwise: str):
+        super().__init__(f"{why} {suggestion or otherwise}")
+        self.why, self.suggestion, self.otherwise = why, suggestion, otherwise
 
 
-def refusal(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
+def refusal(plan: Plan, planner: Planner, low_ram: bool | None) -> DoesNotFit:
     """Why a plan, made with `low_ram`, is not carried out, and the smallest change that would fit."""
-    return f"{_reason(plan)} {_change(plan, planner, low_ram)}"
+    return DoesNotFit(_reason(plan), _suggestion(plan, planner, low_ram), _otherwise(plan.inputs.begin))
 
 
 def _reason(plan: Plan) -> str:
@@ -39,62 +62,56 @@ def _reason(plan: Plan) -> str:
     )
 
 
-def _change(plan: Plan, planner: Planner, low_ram: bool | None) -> str:
+def _otherwise(begin: str) -> str:
+    if begin == "sound":  # latents have their length and size
+        return "Decode it on a machine with more memory, or force it."
+    which = "smaller" if begin == "upscale" else "shorter and no smaller"
+    return f"No {which} clip fits: quantize the model to fewer bits (happyhorse convert -q), or force it."
+
+
+def _suggestion(plan: Plan, planner: Planner, low_ram: bool | None) -> Suggestion | None:
     request, inputs = plan.request, plan.inputs
-
-    def fits(**changes: Any) -> bool:
-        return planner.plan(replace(request, **changes), inputs, low_ram).fits
-
-    if inputs.keep_frames:
-        handed_on = replace(inputs, keep_frames=False)
-        if planner.plan(request, handed_on, low_ram).fits:
-            return "With stream(..., keep_frames=False) it fits."
-    if inputs.begin == "sound":  # latents have their length and size
-        return "Decode it on a machine with more, or --force it."
+    if inputs.keep_frames and planner.plan(request, replace(inputs, keep_frames=False), low_ram).fits:
+        return Suggestion(keep_frames=False)
+    if inputs.begin == "sound":
+        return None
     if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
-        return "With --low-ram it fits."
-    for how, changes in _changes(request, inputs.begin):
-        if fits(**changes):
-            return f"{how} it fits."
-    which = "smaller" if inputs.begin == "upscale" else "shorter and no smaller"
-    return f"No {which} clip fits: take fewer bits (happyhorse convert -q), or --force it."
+        return Suggestion(low_ram=True)
+    for changes in _changes(request, inputs.begin):
+        if planner.plan(replace(request, **changes), inputs, low_ram).fits:
+            return Suggestion(changes)
+    return None
 
 
-def _changes(request: Request, begin: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """How it would fit and with what settings, the smallest changes first: a clip shorter or smaller, one
-    that is not upscaled, one that is both shorter and smaller."""
+def _changes(request: Request, begin: str) -> Iterator[dict[str, Any]]:
+    """Settings that might fit, the smallest changes first: a clip shorter or smaller, one that is not
+    upscaled, one that is both shorter and smaller."""
     upscaled = request.upscale is not None
     for share in SHARES:
         if begin == "text":
-            options, changes = _shorter(request, share)
-            yield f"With {options}", changes
+            yield _shorter(request, share)
         if not upscaled:
-            options, changes = _smaller(request, share)
-            yield f"With {options}", changes
+            yield _smaller(request, share)
         elif math.prod(size := _scaled(request.final_size, share)) > request.width * request.height:
-            option = "--size" if begin == "upscale" else "--upscale-size"
-            yield f"With {option} {size[0]}x{size[1]}", {"upscale_size": size}
+            yield {"upscale_size": size}
     if begin != "text":
         return
     if upscaled:
-        plain = replace(request, upscale=None, upscale_size=None)
-        yield "Without --upscale", NOT_UPSCALED
-        for how, changes in _changes(plain, begin):
-            yield f"Without --upscale and {how[0].lower()}{how[1:]}", NOT_UPSCALED | changes
+        yield NOT_UPSCALED
+        for changes in _changes(replace(request, **NOT_UPSCALED), begin):
+            yield NOT_UPSCALED | changes
         return
     for share in SHARES:
-        (shorter, less), (smaller, fewer) = _shorter(request, share), _smaller(request, share)
-        yield f"With {shorter} {smaller}", less | fewer
+        yield _shorter(request, share) | _smaller(request, share)
 
 
-def _shorter(request: Request, share: float) -> tuple[str, dict[str, Any]]:
-    seconds = max(math.floor(10 * request.seconds * share) / 10, SHORTEST)
-    return f"--seconds {seconds:g}", {"seconds": seconds}
+def _shorter(request: Request, share: float) -> dict[str, Any]:
+    return {"seconds": max(math.floor(10 * request.seconds * share) / 10, SHORTEST)}
 
 
-def _smaller(request: Request, share: float) -> tuple[str, dict[str, Any]]:
+def _smaller(request: Request, share: float) -> dict[str, Any]:
     width, height = _scaled((request.width, request.height), share)
-    return f"--width {width} --height {height}", {"width": width, "height": height}
+    return {"width": width, "height": height}
 
 
 def _scaled(size: tuple[int, int], share: float) -> tuple[int, int]:

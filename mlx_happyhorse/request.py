@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import numbers
 import secrets
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Self, TypedDict
@@ -14,7 +13,8 @@ from PIL import Image
 
 from .errors import RequestError
 from .media import FPS
-from .picture import GRID, LONGEST, base_size, other_side
+from .notes import note
+from .picture import GRID, LONGEST, base_size, other_side, shaped
 from .prompts import NEGATIVE_PROMPT, Prompt
 from .recording import MAX_SECONDS, Recording
 
@@ -28,6 +28,7 @@ LIMITS: dict[str, tuple[type[int] | type[float], tuple[float, float]]] = {
     "upscale_steps": (int, (1, 100)),
     "upscale_guidance": (float, (1, 20)),
 }
+RATIOS = {"16:9": 16 / 9, "9:16": 9 / 16, "1:1": 1.0, "4:3": 4 / 3, "3:4": 3 / 4}  # width by height
 UPSCALED = {"540p": (512, 960), "1080p": (1088, 1920)}  # at most, the shorter and the longer side
 
 
@@ -51,7 +52,8 @@ class Upscaling(TypedDict, total=False):
 class Settings(Upscaling, total=False):
     """What may be asked beside the prompt; None or nothing takes the model's default.
 
-    `seconds` 0.2 to 60; `width` and `height` in pixels, rounded down to multiples of 32; `steps` of
+    `seconds` 0.2 to 60; `width` and `height` in pixels, rounded down to multiples of 32, or `ratio`, one of
+    `RATIOS`, for about as many pixels as usual; `steps` of
     denoising; `guidance` from 1, which is none, away from `negative_prompt`; `seed`, random by default; and
     what `Upscaling` lists.
     """
@@ -60,6 +62,7 @@ class Settings(Upscaling, total=False):
     seconds: float | None
     width: int | None
     height: int | None
+    ratio: str | None
     steps: int | None
     guidance: float | None
     seed: int | None
@@ -101,6 +104,10 @@ class Request:
         values = DEFAULTS | {"seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
         values |= {name: value for name, value in settings.items() if value is not None}
+        if (ratio := values.pop("ratio", None)) is not None:
+            if settings.get("width") is not None or settings.get("height") is not None:
+                raise RequestError("a ratio stands for width and height: give either.")
+            values["width"], values["height"] = ratio_size(ratio, (values["width"], values["height"]))
         request = cls(str(prompt) if isinstance(prompt, Prompt) else prompt, **_checked(values))
         request._check(settings)
         return request
@@ -114,9 +121,7 @@ class Request:
         if self.upscale is None:
             for name in Upscaling.__annotations__:
                 if settings.get(name) is not None:
-                    warnings.warn(
-                        f"{name} does nothing without upscale, which says to what size.", stacklevel=5
-                    )
+                    note(f"{name} does nothing without upscale, which says to what size.")
         elif (pixels := math.prod(self.final_size)) <= self.width * self.height:
             raise RequestError(
                 f"{self.width}×{self.height} is no smaller than the {pixels} pixels of "
@@ -167,7 +172,7 @@ def follow_inputs(
     settings = settings.copy()
     if recording is not None and settings.get("seconds") is None:
         settings["seconds"] = max(recording.clip_seconds, LIMITS["seconds"][1][0])
-    if picture is not None:
+    if picture is not None and settings.get("ratio") is None:
         width, height = settings.get("width"), settings.get("height")
         if width is None and height is None:
             settings["width"], settings["height"] = base_size(
@@ -178,6 +183,14 @@ def follow_inputs(
         elif height is None:
             settings["height"] = other_side(picture, width=_number("width", width, *LIMITS["width"]))
     return settings
+
+
+def ratio_size(ratio: str, usual: tuple[int, int]) -> tuple[int, int]:
+    """Width and height of one of `RATIOS`, with about as many pixels as the `usual` ones. Raises
+    RequestError."""
+    if ratio not in RATIOS:
+        raise RequestError(f"there is no ratio {ratio!r}: choose of {', '.join(RATIOS)}.")
+    return shaped(RATIOS[ratio], usual)
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
@@ -199,7 +212,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
 def _round_down(name: str, pixels: int) -> int:
     rounded = pixels // GRID * GRID
     if rounded != pixels:
-        warnings.warn(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.", stacklevel=5)
+        note(f"{name} {pixels} becomes {rounded}: sizes are multiples of {GRID}.")
     return rounded
 
 

@@ -12,9 +12,11 @@ from PIL import Image
 
 from .latents import Latents
 from .media import Clip
+from .models.blocks import OnBlock
 from .observing import Taken
 from .picture import fit
 from .plan import Plan
+from .preview import Colours
 from .recording import Recording
 from .request import Request, Upscaling
 from .sampling import Draw, Step, draw_from
@@ -34,7 +36,8 @@ class State:
 
     As soon as they are decoded, `sound` (samples, 2) is in the last state of its stage and `frames` (some,
     height, width, 3) in those of "picture". `taken` is what the stages took until now, `seconds_left` how
-    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now.
+    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now. `preview`, where
+    it was asked for, is what the latents will look like, about: (n, h, w, 3) uint8, a pixel for every cell.
     """
 
     stage: str
@@ -49,6 +52,7 @@ class State:
     seconds_left: float = 0.0
     memory: int = 0
     plan: Plan | None = None
+    preview: np.ndarray | None = None
 
 
 @dataclass
@@ -75,12 +79,15 @@ class Run:
         settings: dict[str, Any],
         draw: Draw | None,
         plan: Plan,
+        on_block: OnBlock,
+        preview: bool = False,
     ):
         """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
         the same at once or later."""
         self.streamed = {stage.name for stage in plan.stages if stage.streamed}
         self.keep_frames = plan.inputs.keep_frames
-        self.horse, self.request, self.settings = horse, request, settings
+        self.horse, self.request, self.settings, self.on_block = horse, request, settings, on_block
+        self.preview = horse.preview() if preview else None
         self.draw = draw or draw_from(mx.random.key(request.seed))
         self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
 
@@ -89,15 +96,18 @@ class Run:
         latents = yield from self._denoise(text, picture, recording)
         if self.request.upscale is not None:
             latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames)
+        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
 
     def upscale(self, latents: Latents) -> Stages[None]:
         text = yield from self._read_prompts("upscale")
         latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames)
+        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
 
     def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
-        return State(stage, step, steps, self.settings, latents)
+        state = State(stage, step, steps, self.settings, latents)
+        if self.preview is not None and latents is not None and step:
+            state.preview = self.preview.render(np.array(latents.video))
+        return state
 
     def _read_prompts(self, *stages: str) -> Stages[Texts]:
         """The features of the prompt, and of what the stages avoid."""
@@ -105,7 +115,7 @@ class Run:
         used = [self.request.prompt, *(avoided[stage] for stage in stages if stage in avoided)]
         prompts = list(dict.fromkeys(used))
         yield self._state("text", 0, 1)
-        features = dict(zip(prompts, self.horse.encode_texts(prompts), strict=True))
+        features = dict(zip(prompts, self.horse.encode_texts(prompts, self.on_block), strict=True))
         yield self._state("text", 1, 1)
         negative = {stage: features[avoided[stage]] for stage in stages if stage in avoided}
         return Texts(features[self.request.prompt], negative)
@@ -154,6 +164,7 @@ class Run:
             keep_audio=recording is not None,
             draw=self.draw,
             low_ram="denoise" in self.streamed,
+            on_block=self.on_block,
         ):
             self._check("denoise", "transformer", step, recording is not None)
             after = _after("denoise", step, replace(latents, audio=step.clean_audio))
@@ -184,6 +195,7 @@ class Run:
             align_corners=request.align_corners,
             draw=self.draw_upscaling,
             low_ram="upscale" in self.streamed,
+            on_block=self.on_block,
         ):
             self._check("upscale", f"upscaler_{request.upscale}", step, True)
             after = _after("upscale", step, replace(latents, settings=self.settings))
@@ -191,7 +203,7 @@ class Run:
         return after
 
 
-def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Stages[None]:
+def decode(horse: HappyHorse, latents: Latents, keep_frames: bool, on_block: OnBlock) -> Stages[None]:
     """The last two stages, sound and picture. Without `keep_frames` no clip is put together of them."""
     settings, total = latents.settings, 4 * len(latents.video) - 3
     if settings.get("upscale") is None:  # whatever is to be done with its latents later
@@ -199,16 +211,19 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
     yield State("sound", 0, 1, settings, latents)
     sound = latents.soundtrack
     if sound is None:
-        sound = np.array(horse.decode_audio(latents.audio))
+        sound = np.array(horse.decode_audio(latents.audio, on_block))
         check_sound(sound)
     yield State("sound", 1, 1, settings, latents, sound=sound)
     yield State("picture", 0, total, settings, latents)
     kept: np.ndarray | None = None
     contrast, count = Contrast(), 0
+    preview, colours = horse.kept_preview(), Colours()
     for window in horse.decode_video(latents.video):
         mx.eval(window)
         frames = np.array(window)
         contrast.see(frames)
+        if preview is not None:
+            colours.add(frames)
         count += len(frames)
         if keep_frames:
             kept = np.empty((total, *frames.shape[1:]), np.uint8) if kept is None else kept
@@ -216,6 +231,8 @@ def decode(horse: HappyHorse, latents: Latents, keep_frames: bool = True) -> Sta
         clip = None
         if count == total:
             contrast.check()
+            if preview is not None:
+                horse.improve_preview(preview, latents.video, colours)
             clip = None if kept is None else Clip(kept, sound, settings)
         yield State("picture", count, total, settings, latents, clip, frames)
 

@@ -11,6 +11,7 @@ import mlx.core as mx
 import numpy as np
 
 from .errors import RequestError
+from .models.blocks import OnBlock, no_block, part_of
 from .models.transformer import Transformer
 from .sanity import check_velocity
 from .sequence import PATCH, coordinates, pack, rotation, unpack
@@ -155,14 +156,16 @@ class Velocity:
         self.model = model
         self.rope: dict[tuple[int, ...], tuple[mx.array, mx.array]] = {}  # by size of video, audio and text
 
-    def __call__(self, video: mx.array, audio: mx.array, text: mx.array) -> tuple[mx.array, mx.array]:
+    def __call__(
+        self, video: mx.array, audio: mx.array, text: mx.array, on_block: OnBlock = no_block
+    ) -> tuple[mx.array, mx.array]:
         frames, height, width, _ = video.shape
         size = frames, height // PATCH, width // PATCH, len(audio), len(text)
         if size not in self.rope:
             config = self.model.config
             coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
             self.rope[size] = rotation(coords, config.rope_bands)
-        v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames)
+        v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames, on_block)
         check_velocity(v_video)
         return unpack(v_video, video.shape), v_audio
 
@@ -180,24 +183,26 @@ def denoise(
     image: mx.array | None = None,
     keep_audio: bool = False,
     draw: Draw | None = None,
+    on_block: OnBlock = no_block,
 ) -> Iterator[Step]:
     """Turns noise into latents; yields the state after every step, evaluated.
 
     Latents are `video` (frames, h, w, 48) and `audio` (n, 64), features `text` (k, 3584), all fp32.
     With `negative_text` and `guidance` each step takes two passes. With `draw` the solver is the
     distilled model's and its noise comes from there, video first; otherwise it is UniPC. `image`
-    (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio as it came."""
+    (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio as it came. `on_block` is
+    called after every layer of a step; what it raises ends the loop."""
     if guidance is not None and negative_text is None:
         raise RequestError("guidance needs negative_text to lead away from: pass it, or guidance=1.")
     levels = sigmas(steps, shift)
-    velocity = Velocity(model)
+    velocity, passes = Velocity(model), 1 if guidance is None else 2
     video_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
     audio_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
     for index, timestep in enumerate(timesteps(steps, shift)):
         video = _with_first_frame(video, image)
-        v_video, v_audio = velocity(video, audio, text)
+        v_video, v_audio = velocity(video, audio, text, part_of(on_block, 0, passes))
         if guidance is not None and negative_text is not None:
-            n_video, n_audio = velocity(video, audio, negative_text)
+            n_video, n_audio = velocity(video, audio, negative_text, part_of(on_block, 1, passes))
             v_video = n_video + guidance.video_scale(timestep, len(video)) * (v_video - n_video)
             v_audio = n_audio + guidance.audio * (v_audio - n_audio)
         video = video_solver.step(v_video, video)

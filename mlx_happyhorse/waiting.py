@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextvars import copy_context
 from multiprocessing.pool import AsyncResult
 from typing import TypeVar
 
 TICK = 0.2  # seconds between two calls of a hook
-KEPT = "what is done is kept, the same command resumes it"
+KEPT = "what is done is kept, and the same command resumes there"
 
 T = TypeVar("T")
 OnWait = Callable[[], None]
@@ -35,7 +36,8 @@ def attended(work: Callable[[], T], on_wait: OnWait) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=run, daemon=True).start()
+    # Its notes go where this thread's go.
+    threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
     while not wait([future], TICK).done:
         on_wait()
     return future.result()

@@ -1,19 +1,13 @@
-"""Linux: OpenBLAS before MLX, whose own BLAS is slow there. M5: no TF32 in place of fp32."""
+"""Linux: OpenBLAS before MLX. M5: no TF32 in place of fp32."""
 
-import ctypes
 import os
-import sys
 import tempfile
-from contextlib import suppress
 
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # two processes run the tests
-if sys.platform == "linux":
-    with suppress(OSError):
-        ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+import openblas  # noqa: F401
+import pytest
+
 os.environ["MLX_ENABLE_TF32"] = "0"
 os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
-
-import pytest
 
 
 @pytest.fixture

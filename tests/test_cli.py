@@ -256,7 +256,7 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["--config-from-metadata", "list.json"], "made by something else"),
         (["--config-from-metadata", "bad.json"], "seconds must be"),
         (["--config-from-metadata", "sized.json"], "a size is"),
-        (["--config-from-metadata", "pictured.json"], "its image was no file: name one with --image"),
+        (["--config-from-metadata", "pictured.json"], "say where that is now"),
         (["--config-from-metadata", "unseeded.json"], "cannot be repeated"),
         (["--config-from-metadata", "climbing.json"], "damaged settings: seed is 'x/../../y'"),
         (["--config-from-metadata", "unnamed.json"], "damaged settings: model is"),

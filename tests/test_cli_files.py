@@ -9,7 +9,7 @@ import pytest
 from commands import SHORT, frames_of, read_until, run, settings_in
 
 from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, memory, request
-from mlx_happyhorse.cli.output import Output
+from mlx_happyhorse.output import Output
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
@@ -137,10 +137,10 @@ def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
     decode_audio = HappyHorse.decode_audio
     stops = iter([KeyboardInterrupt])
 
-    def stop_once(self, latents):
+    def stop_once(self, latents, *rest):
         for stop in stops:
             raise stop
-        return decode_audio(self, latents)
+        return decode_audio(self, latents, *rest)
 
     monkeypatch.setattr(HappyHorse, "decode_audio", stop_once)
     assert run("generate", "x", *SHORT, "--seed", "2", "--keep-stopped") == 130

@@ -23,8 +23,9 @@ def test_a_clip_is_repeated_from_what_it_says_of_itself(tmp_path, capsys):
     made = ["A ball.", "--image", "a.png", "--audio", "a.flac", "--steps", "2", "--metadata"]
     assert run("generate", *made, "--dialogue", "Man, English: hi", "-o", "one.mp4") == 0
     for source in ("one.mp4", "one.json"):
-        assert run("generate", "--config-from-metadata", source, "-o", "two.mp4") == 0
-    assert run("generate", "--config-from-metadata", "one.mp4", "--seed", "5", "-o", "other.mp4") == 0
+        again = ["generate", "--config-from-metadata", source, "--image", "a.png", "--audio", "a.flac"]
+        assert run(*again, "-o", "two.mp4") == 0
+    assert run(*again, "--seed", "5", "-o", "other.mp4") == 0
     assert "will not be the same" not in capsys.readouterr().err
     assert np.array_equal(frames_of("one.mp4"), frames_of("two.mp4"))
     assert np.array_equal(frames_of("one.mp4"), frames_of("two_1.mp4"))
@@ -47,8 +48,36 @@ def test_what_is_said_besides_wins_and_takes_along_what_followed(tmp_path, monke
     assert run(*again, "--audio", "b.wav", "--upscale", "540p") == 0
     assert [len(frames_of(name)) for name in ("a.mp4", "b.mp4")] == [13, 21]
     assert "not be the same" not in capsys.readouterr().err
-    assert run(*again, "--image", "tall.png") == 0
+    assert run(*again, "--image", "tall.png", "--audio", "a.wav") == 0
     assert settings_in("b_1.mp4")["height"] > settings_in("b_1.mp4")["width"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "stranger/horse"}, "made with the model stranger/horse: say --model stranger/horse"),
+        ({"model": "../secret"}, "made with the model ../secret"),
+        ({"model": "/etc"}, "made with the model /etc"),
+        ({"image": {"path": "a.png", "sha256": "0"}}, "--image a.png: say where that is now"),
+        ({"image": "a.png"}, "say where that is now, or leave it out with --no-image"),
+        ({"audio": {"path": "/dev/zero"}}, "--audio /dev/zero: say where that is now"),
+    ],
+)
+def test_a_clip_of_a_stranger_opens_no_path_and_fetches_no_model(tmp_path, capsys, changes, message):
+    Image.new("RGB", (64, 96), "red").save("a.png")
+    assert run("generate", "x", *SHORT, "--metadata") == 0
+    settings = json.loads((tmp_path / "clip.json").read_text()) | changes
+    (tmp_path / "clip.json").write_text(json.dumps(settings))
+    assert run("generate", "--config-from-metadata", "clip.json") == 2
+    assert message in capsys.readouterr().err
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.png", "clip.json", "clip.mp4"]
+
+
+def test_a_ratio_stands_for_a_size_of_about_as_many_pixels():
+    assert run("generate", "x", "--seconds", "0.2", "--steps", "1", "--ratio", "9:16") == 0
+    assert (settings_in("clip.mp4")["height"], settings_in("clip.mp4")["width"]) == (224, 128)
+    assert run("generate", "x", "--ratio", "7:5") == 2
+    assert run("generate", "x", "--ratio", "1:1", "--width", "64") == 2
 
 
 def test_what_a_clip_had_can_be_left_out(tmp_path, monkeypatch, capsys):
@@ -117,9 +146,7 @@ def test_an_odd_name_does_not_cost_the_clip(tmp_path):
 
 
 def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
-    Image.new("RGB", (64, 64), "red").save("a.png")
-    assert run("generate", "x", "--image", "a.png", *SHORT, "--metadata") == 0
-    Image.new("RGB", (64, 64), "blue").save("a.png")
+    assert run("generate", "x", *SHORT, "--metadata") == 0
     settings = json.loads((tmp_path / "clip.json").read_text())
     settings["weights"]["transformer"] = "other"
     settings["versions"]["mlx"] = "\x1b[2J"
@@ -127,7 +154,7 @@ def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
     capsys.readouterr()
     assert run("generate", "--config-from-metadata", "clip.json") == 0
     shown = capsys.readouterr().err
-    assert "not be the same clip: image has changed, the weights of transformer are others" in shown
+    assert "not be the same clip: the weights of transformer are others" in shown
     assert "mlx was ?[2J" in shown and "\nNote: this will not" in f"\n{shown}"
 
 

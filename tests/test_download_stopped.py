@@ -23,6 +23,7 @@ from mlx_happyhorse.convert import Planned, Quantization, download, shards
 from mlx_happyhorse.convert.job import work_beside
 from mlx_happyhorse.convert.journal import Journal
 from mlx_happyhorse.errors import HappyHorseError, Stopped
+from mlx_happyhorse.notes import told_to
 
 PARTS = ("transformer", "text_encoder")
 NAME = "magihuman-distill-4bit"
@@ -146,7 +147,7 @@ def test_a_disk_that_fills_keeps_what_is_done(undisturbed, server, home, monkeyp
         patch.setattr(os, "pwrite", fill)
         assert run(*command) == 1
     said = capsys.readouterr().err
-    assert "the disk was full" in said and "the same command resumes it" in said
+    assert "the disk was full" in said and "the same command resumes there" in said
     assert run(*command) == 0
     assert same(home / NAME, undisturbed.folder)
     pieces, size = again(server, undisturbed)
@@ -233,6 +234,17 @@ def test_progress_is_shown_while_nothing_comes(server):
     times = [time.monotonic()]
     get(on_progress=lambda progress: times.append(time.monotonic()))
     assert max(b - a for a, b in pairwise(times)) < 0.8
+
+
+@pytest.mark.parametrize("answered", [0, 60])
+def test_notes_of_the_threads_that_ask_go_to_who_listens(server, answered, monkeypatch):
+    """Of headers, and of tensors."""
+    monkeypatch.setattr(shards, "WORKERS", 1)
+    server.faults += [Fault("none", answered), Fault("status", 3)]
+    notes: list[str] = []
+    with told_to(notes.append):
+        get()
+    assert notes == ["the Hub is not responding: retrying."] * 2
 
 
 def test_a_source_that_is_wrong_leaves_nothing(root, tmp_path, home):

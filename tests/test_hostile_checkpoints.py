@@ -251,7 +251,7 @@ def test_a_disk_that_fails_under_way_keeps_what_is_done(
         patch.setattr(os, "pwrite", fail)
         assert main(command) == 1
     said = capsys.readouterr().err
-    assert message in said and "what is done is kept, the same command resumes it" in said.lower()
+    assert message in said and "what is done is kept, and the same command resumes there" in said.lower()
     assert {file.name for file in tmp_path.iterdir()} == {"base", ".out.partial"}
     assert main(command) == 0
     convert([source], tmp_path / "undisturbed")

@@ -7,11 +7,11 @@ import mlx.core as mx
 import published
 import pytest
 from hub_server import HubServer
-from published import MAGIHUMAN, T5GEMMA
+from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA
 from served import asking
 
 from mlx_happyhorse import hub
-from mlx_happyhorse.convert import Planned, Quantization, download, fits, offers
+from mlx_happyhorse.convert import Planned, Quantization, download, gated, licences, offers
 from mlx_happyhorse.convert.offers import CONFIGS, network
 from mlx_happyhorse.machine import GB, mac
 
@@ -25,18 +25,19 @@ def machine(memory):
 
 @pytest.fixture(scope="module")
 def offered():
-    return offers(machine(64), DISK)
+    return offers("magihuman-distill", machine(64), DISK)
 
 
-def test_every_published_model_is_offered_without_a_request(monkeypatch):
+@pytest.mark.parametrize("model", hub.PUBLISHED)
+def test_every_published_model_is_offered_without_a_request(model, monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was asked"))
     before = mx.get_active_memory()
     mx.reset_peak_memory()
-    found = offers(machine(64), DISK)
-    assert {offer.model for offer in found} == {*hub.PUBLISHED} and len(found) == 8
+    found = offers(model, machine(64), DISK)
+    assert [(offer.model, offer.bits) for offer in found] == [(model, bits) for bits in TRANSFORMERS]
     assert mx.get_peak_memory() - before < 1e6
-    assert all(dict(offer.licences).keys() >= {"Apache-2.0", "Gemma Terms of Use"} for offer in found)
-    assert all(T5GEMMA in offer.gated_repos for offer in found)
+    assert licences(model)[MAGIHUMAN] == "Apache-2.0" and licences(model)[T5GEMMA] == "Gemma Terms of Use"
+    assert gated(model) == [T5GEMMA, STABLE_AUDIO]
 
 
 @pytest.mark.parametrize("bits", TRANSFORMERS)
@@ -45,7 +46,7 @@ def test_sizes_are_those_of_converted_models(offered, bits):
     assert network(CONFIGS["transformer"], how).bytes / GB == pytest.approx(TRANSFORMERS[bits], abs=0.005)
     rest = [network(config, how).bytes for name, config in CONFIGS.items() if name != "transformer"]
     offer = next(offer for offer in offered if offer.bits == bits)
-    assert offer.stored_bytes / GB == pytest.approx(TRANSFORMERS[bits] + sum(rest) / GB, abs=0.05)
+    assert offer.stored / GB == pytest.approx(TRANSFORMERS[bits] + sum(rest) / GB, abs=0.05)
     assert offer.quantization == how
 
 
@@ -64,12 +65,11 @@ def test_a_size_is_what_a_download_plans_and_stores(tmp_path):
 
 
 def test_memory_grows_with_bits_and_less_is_taken_streamed(offered):
-    own = [offer for offer in offered if offer.model == "magihuman-distill"]
-    needed = [offer.memory_bytes for offer in own]
+    needed = [offer.memory for offer in offered]
     assert needed == sorted(needed)
-    for offer in own:
-        assert offer.streamed_bytes < offer.memory_bytes < offer.stored_bytes
-        assert offer.memory_bytes > TRANSFORMERS[offer.bits] * GB
+    for offer, streamed in zip(offered, offers("magihuman-distill", machine(8), DISK), strict=True):
+        assert not offer.streamed and streamed.streamed and streamed.fits
+        assert streamed.memory < TRANSFORMERS[offer.bits] * GB < offer.memory < offer.stored
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,11 @@ def test_memory_grows_with_bits_and_less_is_taken_streamed(offered):
     [(8, DISK, 4), (16, DISK, 4), (24, DISK, 6), (64, DISK, None), (64, 30 * GB, 6), (64, 18 * GB, 4)],
 )
 def test_the_finest_that_memory_and_disk_allow_is_recommended(memory, free, bits):
-    chosen = [offer for offer in offers(machine(memory), free) if offer.recommended]
-    assert [(offer.model, offer.bits) for offer in chosen] == [("magihuman-distill", bits)]
+    found = offers("magihuman-distill", machine(memory), free)
+    assert [offer.bits for offer in found if offer.recommended] == [bits]
 
 
 def test_nothing_is_recommended_where_nothing_fits():
-    assert not any(offer.recommended for offer in offers(machine(64), 5 * GB))
-    small = offers(machine(2), DISK)
-    assert not any(offer.recommended or fits(offer, machine(2)) for offer in small)
+    assert not any(offer.recommended for offer in offers("magihuman-distill", machine(64), 5 * GB))
+    small = offers("magihuman-distill", machine(2), DISK)
+    assert not any(offer.recommended or offer.fits for offer in small)

@@ -2,23 +2,21 @@
 
 import json
 import os
-import re
 import shutil
 from dataclasses import replace
-from typing import Any
 
 import mlx.core as mx
 import pytest
 
 from mlx_happyhorse import HappyHorse, RequestError, text_cache, timings
 from mlx_happyhorse.cli import main
-from mlx_happyhorse.cli.generate import size
+from mlx_happyhorse.cli.hints import worded
 from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.errors import ModelError
 from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
 from mlx_happyhorse.observing import observed
 from mlx_happyhorse.plan import duration
-from mlx_happyhorse.refusal import DoesNotFit
+from mlx_happyhorse.refusal import NOT_UPSCALED, DoesNotFit, Suggestion
 from mlx_happyhorse.run import State
 from mlx_happyhorse.timings import Timing
 
@@ -164,13 +162,12 @@ def test_what_does_not_fit_is_refused_with_the_change_that_would(home):
     asked = {"seconds": 4, "width": 448, "height": 256}
     plan = horse_on(1e12, low_ram=True).plan("a ball", **asked)
     horse = horse_on(plan.needed - 1e6)
-    with pytest.raises(DoesNotFit, match=r"With --(seconds|width)") as refused:
+    with pytest.raises(DoesNotFit, match=r"With (seconds|width)=") as refused:
         horse.stream("a ball", **asked)
-    words = str(refused.value).split("With ")[1].removesuffix(" it fits.").split()
-    change = {flag[2:]: float(value) for flag, value in zip(words[::2], words[1::2], strict=True)}
-    change = {name: value if name == "seconds" else int(value) for name, value in change.items()}
-    assert horse.plan("a ball", **asked | change).fits
-    with pytest.raises(DoesNotFit, match="No shorter and no smaller clip fits: take fewer bits"):
+    assert horse.plan("a ball", **asked | refused.value.suggestion.settings).fits
+    with pytest.raises(
+        DoesNotFit, match="No shorter and no smaller clip fits: quantize the model to fewer bits"
+    ):
         horse_on(1e6).stream("a ball", **asked)
     assert next(iter(horse.stream("a ball", force=True, **asked))).stage == "text"
 
@@ -199,7 +196,7 @@ def test_a_transformer_too_large_is_streamed_by_itself(home, tmp_path):
     horse, tight = plan(whole.needed - 1)
     assert tight.low_ram and tight.fits and "weights streamed" in str(tight)
     assert len(list(horse.stream("a ball", **SHORT))) > 5
-    with pytest.raises(DoesNotFit, match="With --low-ram it fits"):
+    with pytest.raises(DoesNotFit, match="With low_ram=True it fits"):
         plan(whole.needed - 1, low_ram=False)[0].stream("a ball", **SHORT)
 
 
@@ -230,35 +227,52 @@ def test_the_change_that_is_named_does_fit(home, low_ram, usable, asked):
     horse = horse_on(usable, low_ram)
     with pytest.raises(DoesNotFit, match="With") as refused:
         horse.stream("a ball", **asked)
-    change: dict[str, Any] = {}
-    named = re.search(r"With(out --upscale)?(?:(?: and with)? (.*))? it fits\.", str(refused.value))
-    words = (named[2] or "").split()
-    if named[1]:
-        change = {"upscale": None, "upscale_size": None}
-    if words == ["--low-ram"]:
-        horse, words = horse_on(usable, True), []
-    options = {flag[2:].replace("-", "_"): value for flag, value in zip(words[::2], words[1::2], strict=True)}
-    change |= {name: size(v) if "x" in v else float(v) for name, v in options.items()}
-    change = {name: int(v) if name in ("width", "height") else v for name, v in change.items()}
-    assert horse.plan("a ball", **asked | change).fits
+    suggestion = refused.value.suggestion
+    if suggestion.low_ram:
+        horse = horse_on(usable, True)
+    assert horse.plan("a ball", **asked | suggestion.settings).fits
+
+
+@pytest.mark.parametrize(
+    ("suggestion", "command", "words"),
+    [
+        (Suggestion({"seconds": 2.5}), "generate", "With --seconds 2.5 it fits."),
+        (Suggestion({"width": 64, "height": 32}), "generate", "With --width 64 --height 32 it fits."),
+        (Suggestion({"upscale_size": (960, 512)}), "generate", "With --upscale-size 960x512 it fits."),
+        (Suggestion({"upscale_size": (960, 512)}), "upscale", "With --size 960x512 it fits."),
+        (Suggestion(low_ram=True), "bench", "With --low-ram it fits."),
+        (Suggestion(NOT_UPSCALED), "generate", "Without --upscale it fits."),
+        (
+            Suggestion(NOT_UPSCALED | {"seconds": 3.0}),
+            "generate",
+            "Without --upscale and with --seconds 3 it fits.",
+        ),
+        (None, "generate", "Close other programs, or --force it."),
+    ],
+)
+def test_a_suggestion_is_worded_as_the_flags_of_its_command(suggestion, command, words):
+    error = DoesNotFit("It is too large.", suggestion, "Close other programs, or force it.")
+    assert worded(error, command) == f"It is too large. {words}"
 
 
 def test_what_cannot_be_changed_is_not_proposed(home):
     asked = SHORT | {"upscale": "540p", "upscale_size": (256, 128)}
     *_, last = HappyHorse.load("tiny").stream("a ball", **SHORT)
-    with pytest.raises(DoesNotFit, match=r"may be used\. Decode it on a machine with more, or --force it\.$"):
+    with pytest.raises(
+        DoesNotFit, match=r"may be used\. Decode it on a machine with more memory, or force it\.$"
+    ):
         horse_on(1e6).finish(last.latents, keep_frames=False)
     large = horse_on(1e12).plan("a ball", keep_frames=False, **asked)
-    with pytest.raises(DoesNotFit, match=r"With (--upscale-size \d+x\d+|--seconds [\d.]+) it fits"):
+    with pytest.raises(DoesNotFit, match=r"With (upscale_size=\(\d+, \d+\)|seconds=[\d.]+) it fits"):
         horse_on(large.needed - 1e5).stream("a ball", keep_frames=False, **asked)
-    with pytest.raises(DoesNotFit, match=r"With --size \d+x\d+ it fits"):
+    with pytest.raises(DoesNotFit, match=r"With upscale_size=\(\d+, \d+\) it fits"):
         horse_on(large.needed - 1e5).finish(last.latents, keep_frames=False, **{k: asked[k] for k in UPSCALE})
 
 
 def test_what_is_not_upscaled_is_proposed_before_its_base_is_made_smaller(home):
     asked = {"seconds": 0.2, "width": 448, "height": 256, "upscale": "540p"}
     unscaled = horse_on(1e12).plan("a ball", seconds=0.2, width=448, height=256)
-    with pytest.raises(DoesNotFit, match=r"Without --upscale it fits\.$"):
+    with pytest.raises(DoesNotFit, match="With upscale=None, upscale_size=None it fits"):
         horse_on(unscaled.needed).stream("a ball", **asked)
 
 
@@ -295,7 +309,7 @@ def test_arrays_too_long_for_the_gpu_are_refused(home, tmp_path):
     horse.machine = replace(horse.machine, usable=10**15)
     asked = {"width": 1920, "height": 1088, "steps": 1}
     assert horse.plan("x", seconds=30, **asked).fits
-    with pytest.raises(DoesNotFit, match=r"3\.9 billion elements, and MLX takes 2\.1\. With --"):
+    with pytest.raises(DoesNotFit, match=r"3\.9 billion elements, and MLX takes 2\.1\. With "):
         horse.stream("x", seconds=60, **asked)
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlx_happyhorse import HappyHorse, sampling, upscaling
+from mlx_happyhorse.models.blocks import no_block
 from mlx_happyhorse.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -56,5 +57,5 @@ def test_guidance_is_weaker_on_the_first_13_frames(tiny):
 
 def test_its_noise_is_not_that_of_the_first_stage(tiny):
     plan = tiny.plan("x", seed=1)
-    run = Run(tiny, plan.request, {}, None, plan)
+    run = Run(tiny, plan.request, {}, None, plan, no_block)
     assert not mx.allclose(run.draw((4, 4)), run.draw_upscaling((4, 4)))

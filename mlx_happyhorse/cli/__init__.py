@@ -15,8 +15,10 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
+from ..notes import told_to
 from ..version import __version__
-from . import bench, check, convert, download, finish, generate, info
+from . import bench, check, convert, demo, download, finish, generate, info
+from .hints import worded
 from .terminal import say
 
 COMMANDS = {
@@ -28,6 +30,7 @@ COMMANDS = {
     "convert": (convert.add, convert.run),
     "check": (check.add, check.run),
     "bench": (bench.add, bench.run),
+    "demo": (demo.add, demo.run),
 }
 DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 
@@ -35,13 +38,14 @@ DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
     _prepare_process()
-    with warnings.catch_warnings():
+    tell = _say_once(set())
+    with warnings.catch_warnings(), told_to(tell):
         warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = _say_once(set())
-        verbose = False
+        warnings.showwarning = lambda message, *_, **__: tell(str(message))
+        verbose, command = False, ""
         try:
             options = _options(arguments)
-            verbose = options.verbose
+            verbose, command = options.verbose, options.command
             with _signals_held_back():
                 _import_everything()
             options.run(options)
@@ -55,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
         except RequestError as error:
-            return _fail(str(error), ASKED_WRONGLY, verbose)
+            return _fail(_in_words(error, command), ASKED_WRONGLY, verbose)
         except HappyHorseError as error:
             return _fail(str(error), FAILED, verbose)
         except Exception as error:
@@ -102,13 +106,19 @@ def _signals_held_back() -> Iterator[None]:
         signal.raise_signal(late)
 
 
-def _say_once(said: set[str]) -> Callable[..., None]:
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        if str(message) not in said:
-            said.add(str(message))
+def _say_once(said: set[str]) -> Callable[[str], None]:
+    def show(message: str) -> None:
+        if message not in said:
+            said.add(message)
             say(f"Note: {message}")
 
     return show
+
+
+def _in_words(error: RequestError, command: str) -> str:
+    from ..refusal import DoesNotFit
+
+    return worded(error, command) if isinstance(error, DoesNotFit) else str(error)
 
 
 def _fail(message: str, code: int, verbose: bool) -> int:
@@ -146,5 +156,5 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         add(command)
         command.add_argument("--verbose", action="store_true", help="show the traceback of an error")
-        command.set_defaults(run=run, parser=command)
+        command.set_defaults(run=run, parser=command, command=name)
     return parser

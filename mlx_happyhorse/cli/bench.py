@@ -28,12 +28,12 @@ def run(options: argparse.Namespace) -> None:
     """time a model on this machine, stage by stage"""
     from ..bench import bench
     from ..pipeline import HappyHorse
-    from .terminal import with_bars
+    from .terminal import Bars
 
     horse = HappyHorse.load(options.model, **machine(options))
     given = {name: getattr(options, name) for name in SETTINGS}
     settings: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    report = bench(horse, settings, options.runs, with_bars, options.force)
+    report = bench(horse, settings, options.runs, Bars().over, options.force)
     print(printable(report.table()))
     print(printable(str(report)))
     if options.json is not None:

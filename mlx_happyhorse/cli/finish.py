@@ -6,13 +6,26 @@ import argparse
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .generate import add_align_corners, add_force, add_machine, machine, noting, size
-from .output import BASE, LATENTS, VIDEO, Output
-from .terminal import with_bars
+from .generate import (
+    add_align_corners,
+    add_force,
+    add_machine,
+    add_preview,
+    machine,
+    model_of,
+    noting,
+    previewing,
+    size,
+)
+from .terminal import Bars, say_saved
+
+if TYPE_CHECKING:
+    from ..output import Output
+    from ..preview import PreviewFile
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -30,6 +43,7 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
         "--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1 (the clip's)"
     )
     add_align_corners(parser)
+    add_preview(parser)
     _add_files(parser)
     add_machine(parser)
 
@@ -49,6 +63,9 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """make a clip larger, from the latents kept with it"""
+    from ..output import BASE, LATENTS, VIDEO, Output
+    from ..preview import PreviewFile
+
     asked = {
         "upscale": options.to,
         "upscale_size": options.size,
@@ -59,41 +76,62 @@ def upscale(options: argparse.Namespace) -> None:
     }
     file = _latents_of(options.clip, (BASE, LATENTS))
     output = options.output or str(file.with_name(f"{_stem(file)}_{options.to}{VIDEO}"))
-    _finish(file, Output(output, settings=options.metadata), options, asked)
+    preview = None if options.preview is None else PreviewFile(options.preview)
+    _finish(file, Output(output, settings=options.metadata), options, asked, preview)
 
 
 def decode(options: argparse.Namespace) -> None:
     """make the clip of kept latents"""
+    from ..output import LATENTS, VIDEO, Output
+
     file = _latents_of(options.clip, (LATENTS,))
     beside = options.output is None
     output = str(file.with_name(_stem(file) + VIDEO)) if beside else options.output
     _finish(file, Output(output, settings=options.metadata, from_latents=beside), options, {})
 
 
-def _finish(file: Path, output: Output, options: argparse.Namespace, asked: dict[str, Any]) -> None:
+def _finish(
+    file: Path,
+    output: Output,
+    options: argparse.Namespace,
+    asked: dict[str, Any],
+    preview: PreviewFile | None = None,
+) -> None:
     from ..latents import Latents
     from ..pipeline import HappyHorse
 
     started = time.monotonic()
     latents = Latents.load(file)
-    model = options.model or latents.settings["model"]
+    model = model_of(latents.settings) if options.model is None else options.model
     horse = HappyHorse.load(model, **machine(options))
     asked = {name: value for name, value in asked.items() if value is not None}
-    states = horse.finish(latents, force=options.force, keep_frames=False, **asked)
+    bars = Bars()
+    states = horse.finish(
+        latents,
+        force=options.force,
+        keep_frames=False,
+        preview=preview is not None,
+        on_block=bars.on_block,
+        **asked,
+    )
     try:
-        for state in with_bars(noting(latents.settings, states)):
+        for state in bars.over(previewing(noting(latents.settings, states), preview)):
             output.take(state)
-        output.save(started)
+        say_saved(output.save(), started)
     finally:
         output.drop()
 
 
 def _stem(file: Path) -> str:
+    from ..output import BASE, LATENTS
+
     return file.name.removesuffix(BASE).removesuffix(LATENTS)
 
 
 def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
     """The file itself, if it holds latents, or the first of those endings beside it."""
+    from ..output import LATENTS, VIDEO
+
     path = expanded(clip)
     if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name too long
         raise RequestError(f"there is no file {path}.")

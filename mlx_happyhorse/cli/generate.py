@@ -3,20 +3,24 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .output import Output
-from .terminal import say, with_bars
+from .hints import worded
+from .terminal import Bars, say, say_saved
 
 if TYPE_CHECKING:
     from ..latents import Latents
+    from ..output import Output
     from ..pipeline import HappyHorse
+    from ..preview import PreviewFile
     from ..prompts import Prompt
     from ..run import State
+    from ..running import States
 
 LARGEST_PROMPT = 1_000_000  # bytes
 NONE = object()  # said to be left out, where an earlier clip had it
@@ -26,6 +30,7 @@ FOLLOWS = {
     "audio": ("seconds",),
     "width": ("upscale_size",),
     "height": ("upscale_size",),
+    "ratio": ("width", "height", "upscale_size"),
     "upscale": ("upscale_size",),
 }
 OF_VARIANT = ("steps", "guidance")  # a distilled model's are not those of its base
@@ -56,6 +61,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     clip.add_argument("--seconds", type=float, help="length, 0.2 to 60")
     clip.add_argument("--width", type=int, help="pixels, rounded down to a multiple of 32")
     clip.add_argument("--height", type=int, help="the same")
+    clip.add_argument("--ratio", help="16:9, 9:16, 1:1, 4:3 or 3:4, in place of width and height")
     clip.add_argument("--steps", type=int, help="steps of denoising")
     clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
     clip.add_argument(
@@ -90,6 +96,7 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
         default="clip.mp4",
         help="{seed} stands for the seed; a name that is taken gets a number (clip.mp4, then clip_1.mp4)",
     )
+    add_preview(files)
     files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
     files.add_argument(
         "--save-latents", action="store_true", help="keep what decoding or upscaling it later needs"
@@ -134,6 +141,14 @@ def add_align_corners(parser: Any) -> None:
     )
 
 
+def add_preview(parser: Any) -> None:
+    parser.add_argument(
+        "--preview",
+        metavar="FILE",
+        help="rewrite this at every step with how the clip will look: .webp (moving), .png or .jpg (a still)",
+    )
+
+
 def add_force(parser: Any) -> None:
     parser.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
 
@@ -171,7 +186,10 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
     from .. import metadata
+    from ..output import Output
+    from ..preview import PreviewFile
 
+    preview = None if options.preview is None else PreviewFile(options.preview)
     source = options.config_from_metadata
     before = {} if source is None else metadata.read(source)
     arguments = _arguments(options, before)
@@ -179,38 +197,59 @@ def run(options: argparse.Namespace) -> None:
 
     from ..pipeline import HappyHorse
 
-    model = before.get("model", "tiny") if options.model is None else options.model
-    if before and options.model is None:
-        say(f"The model is the clip's: {model}")
+    model = options.model
+    if model is None:
+        model = model_of(before) if before else "tiny"
     horse = HappyHorse.load(model, **machine(options))
     kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
     if before.get("variant", horse.variant) != horse.variant:
         said = {name for name in OF_VARIANT if getattr(options, name) is not None}
         arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in said}
     if options.dry_run:
-        return _show_plan(horse, arguments)
+        return _show_plan(horse, arguments, options.command)
     for seed in options.seed or [arguments.get("seed")]:
         started = time.monotonic()
-        stream = horse.stream(**arguments | {"seed": seed}, force=options.force, keep_frames=False)
-        states = noting(kept, stream)
-        del stream  # whoever closes the states ends the run
+        bars = Bars()
+        states = horse.stream(
+            **arguments | {"seed": seed},
+            force=options.force,
+            keep_frames=False,
+            preview=options.preview is not None,
+            on_block=bars.on_block,
+        )
         try:
-            complete = _run(horse, states, output, options)
-            output.save(started)
+            with closing(states):
+                shown = previewing(noting(kept, states), preview)
+                complete = _run(horse, states, bars.over(shown), output, options)
+            say_saved(output.save(), started)
         except BaseException:
             output.drop()
-            output.say_what_is_kept()
+            _say_what_is_kept(output)
             raise
+        if output.not_kept is not None:
+            raise output.not_kept
         if not complete:
             stopped = output.settings.get("stopped")
             raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
 
 
-def _show_plan(horse: HappyHorse, arguments: dict[str, Any]) -> None:
+def model_of(settings: dict[str, Any]) -> str:
+    """The model that a clip names. A clip may come from anybody: it makes nothing be fetched, and no folder
+    be opened. Raises RequestError where it would."""
+    from .. import hub
+
+    model = str(settings["model"])
+    if not hub.is_here_as(model):
+        raise RequestError(f"the clip was made with the model {model}: say --model {model} if you trust it.")
+    say(f"The model is the clip's: {model}")
+    return model
+
+
+def _show_plan(horse: HappyHorse, arguments: dict[str, Any], command: str) -> None:
     plan = horse.plan(**arguments, keep_frames=False)
     print(plan.table())
     if not plan.fits:
-        print(horse.refusal(plan))
+        print(worded(horse.refusal(plan), command))
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
@@ -219,18 +258,43 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
     from ..request import Upscaling
 
     said = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
-    names = "image", "audio", *metadata.SETTINGS
+    names = "image", "audio", "ratio", *metadata.SETTINGS
     given = {name: said[name] for name in names if said.get(name) is not None}
     left_out = {name for name, value in given.items() if value is NONE}
     given = {name: value for name, value in given.items() if value is not NONE}
-    followed = {follower for name in given for follower in FOLLOWS.get(name, ())} | left_out
+    changed = [name for name in given if not _is_same(name, given[name], before)]
+    followed = {follower for name in changed for follower in FOLLOWS.get(name, ())} | left_out
     if "upscale" in left_out:
         followed |= Upscaling.__annotations__.keys()
     before = {name: value for name, value in before.items() if name not in followed}
-    arguments = metadata.arguments(before | given) if before else given
+    for name in {"image", "audio"} & before.keys() - given.keys():
+        if before[name] is not None:
+            raise RequestError(
+                f"the clip was made with --{name}{_said_path(before[name])}: say where that is now, or leave "
+                f"it out with --no-{name}."
+            )
+    inputs = {name: value for name, value in given.items() if name in ("image", "audio", "ratio")}
+    arguments = metadata.arguments(before | given) | inputs if before else given
     if "prompt" not in arguments:
         raise RequestError("say what should be seen and heard: give a prompt.")
     return arguments
+
+
+def _is_same(name: str, given: Any, before: dict[str, Any]) -> bool:
+    """Whether a picture or recording is the one that the clip was made with, which its size may follow."""
+    from ..picture import digest, open_picture
+    from ..recording import open_recording
+
+    source = before.get(name)
+    if name not in ("image", "audio") or not isinstance(source, dict):
+        return False
+    found = digest(open_picture(given)) if name == "image" else open_recording(given).digest
+    return bool(found == source.get("sha256"))
+
+
+def _said_path(source: Any) -> str:
+    path = source.get("path") if isinstance(source, dict) else None
+    return f" {path[:200]}" if isinstance(path, str) else ""
 
 
 def _prompt(options: argparse.Namespace) -> str | Prompt | None:
@@ -267,14 +331,25 @@ def _read_text(data: bytes, where: str) -> str:
         raise RequestError(f"{where} is no text: write it in UTF-8.") from error
 
 
-def _run(horse: HappyHorse, states: Generator[State], output: Output, options: argparse.Namespace) -> bool:
-    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end."""
+def _say_what_is_kept(output: Output) -> None:
+    for path, upscale in list(output.kept.items())[-1:]:
+        command = f"upscale --to {upscale}" if upscale else "decode"
+        say(f"The latents are kept: happyhorse {command} {path}")
+
+
+def _run(
+    horse: HappyHorse,
+    states: States[State],
+    shown: Iterator[State],
+    output: Output,
+    options: argparse.Namespace,
+) -> bool:
+    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end. `shown` are
+    the run's `states` on their way to the person."""
     latents: Latents | None = None
     try:
-        for state in with_bars(states):
+        for state in shown:
             latents = state.latents or latents
-            if state.stage in ("denoise", "upscale") and state.step == state.steps and latents is not None:
-                output.keep(latents, state.settings["upscale"] if state.stage == "denoise" else None)
             output.take(state)
         return True
     except KeyboardInterrupt:
@@ -284,9 +359,19 @@ def _run(horse: HappyHorse, states: Generator[State], output: Output, options: a
     states.close()  # nothing of it stays in memory
     output.drop()
     output.keep(latents)
-    for state in with_bars(horse.finish(latents, force=options.force, keep_frames=False)):
+    bars = Bars()
+    decoded = horse.finish(latents, force=options.force, keep_frames=False, on_block=bars.on_block)
+    for state in bars.over(decoded):
         output.take(state)
     return False
+
+
+def previewing(states: Iterable[State], file: PreviewFile | None) -> Generator[State]:
+    """Pass the states on, and show in the file what they will look like."""
+    for state in states:
+        if file is not None and state.preview is not None:
+            file.write(state.preview)
+        yield state
 
 
 def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:

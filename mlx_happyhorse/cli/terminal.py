@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,7 @@ from ..waiting import KEPT
 
 if TYPE_CHECKING:
     from ..convert import Progress
+    from ..output import Saved
     from ..run import State
 
 STAGES = {
@@ -22,7 +24,7 @@ STAGES = {
     "picture": "Decoding picture",
     "sound": "Decoding sound",
 }
-BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {elapsed} gone{postfix}"
+BAR = "{desc:<18} {bar:20} {n:.3g}/{total_fmt}, {elapsed} gone{postfix}"
 BYTES_BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
 
 
@@ -58,27 +60,55 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
-def with_bars(states: Iterable[State]) -> Iterator[State]:
-    """Passes the states on and shows a bar for every stage, with what is left of the whole run."""
-    from tqdm import tqdm
+def say_saved(saved: Saved, started: float) -> None:
+    """Say what was made since `started`, on time.monotonic()'s clock."""
+    from ..media import FPS
 
-    from ..plan import duration
+    frames, height, width = saved.shape
+    say(
+        f"{saved.path}: {frames} frames of {width}×{height}, {frames / FPS:.2f} s, "
+        f"seed {saved.settings['seed']}, made in {time.monotonic() - started:.1f} s"
+    )
 
-    bar = None
-    try:
-        for state in states:
-            label = STAGES[state.stage]
-            if bar is None or not bar.desc.startswith(label):
-                if bar is not None:
-                    bar.close()
-                bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=TERMINAL)
-            left = f"{duration(state.seconds_left)} left in all, {size(state.memory)} held"
-            bar.set_postfix_str(left, refresh=False)
-            bar.update(state.step - bar.n)
-            yield state
-    finally:
-        if bar is not None:
-            bar.close()
+
+class Bars:
+    """A bar for every stage of a run, which moves at every block, with what is left of the whole run."""
+
+    def __init__(self) -> None:
+        self.bar: Any = None
+        self.step = 0
+
+    def on_block(self, done: int, of: int) -> None:
+        if self.bar is not None:
+            self.bar.update(self.step + done / of - self.bar.n)
+
+    def over(self, states: Iterable[State]) -> Iterator[State]:
+        """Pass the states on."""
+        try:
+            for state in states:
+                self._show(state)
+                yield state
+        finally:
+            self._close()
+
+    def _show(self, state: State) -> None:
+        from tqdm import tqdm
+
+        from ..plan import duration
+
+        label = STAGES[state.stage]
+        if self.bar is None or not self.bar.desc.startswith(label):
+            self._close()
+            self.bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=TERMINAL)
+        left = f"{duration(state.seconds_left)} left in all, {size(state.memory)} held"
+        self.bar.set_postfix_str(left, refresh=False)
+        self.step = state.step
+        self.bar.update(state.step - self.bar.n)
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        self.bar = None
 
 
 def size(count: float) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from .blocks import OnBlock, no_block
 from .config import Config
 
 KERNEL, DILATIONS = 7, (1, 3, 9)
@@ -161,7 +162,7 @@ class AudioVAE(nn.Module):
         """One draw of the latent, given standard normal noise of its shape."""
         return mean + (nn.softplus(scale) + 1e-4) * noise
 
-    def decode(self, latents: mx.array) -> mx.array:
+    def decode(self, latents: mx.array, on_block: OnBlock = no_block) -> mx.array:
         """Latents (n, 64) → samples (n · 2048, 2) at 51.2 kHz; not clipped.
 
         In windows that see as many latents to both sides as have an influence, so that the result is that
@@ -173,6 +174,7 @@ class AudioVAE(nn.Module):
             window = self._run(self.decoder, latents[first : start + DECODED + reach])
             samples.append(window[(start - first) * hop :][: DECODED * hop])
             mx.eval(samples[-1])
+            on_block(min(start + DECODED, len(latents)), len(latents))
         return mx.concatenate(samples)
 
     def _run(self, network: Chain, x: mx.array) -> mx.array:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import mlx.core as mx
 import mlx.nn as nn
 
+from .blocks import OnBlock, no_block
 from .config import Config
 from .matmul import UNLIMITED, Work, linear
 from .transformer import Done, keep
@@ -126,16 +127,17 @@ class TextEncoder(nn.Module):
         """Token ids (n,) → last hidden state (n, hidden) in the embedding's dtype."""
         return self.encode([ids])[0]
 
-    def encode(self, prompts: list[mx.array]) -> list[mx.array]:
+    def encode(self, prompts: list[mx.array], on_block: OnBlock = no_block) -> list[mx.array]:
         """The same for several prompts, which pass each layer together: its weights are used once."""
         mx.eval(self.embed_tokens.parameters())  # read before a GPU waits for it
         states = [self.embed_tokens(ids) for ids in prompts]
         states = [x * mx.array(self.config.hidden_size**0.5, x.dtype) for x in states]
         mx.eval(states)
         self.done(self.embed_tokens)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             for i, x in enumerate(states):
                 states[i] = layer(x, self.work)
                 mx.eval(states[i])
             self.done(layer)
+            on_block(index + 1, len(self.layers))
         return [self.norm(x) for x in states]

@@ -14,6 +14,7 @@ from functools import partial
 import mlx.core as mx
 import mlx.nn as nn
 
+from .blocks import OnBlock, no_block
 from .config import Config
 from .matmul import UNLIMITED, Work, join, linear, split
 
@@ -285,6 +286,7 @@ class Transformer(nn.Module):
         text: mx.array,
         rope: tuple[mx.array, mx.array],
         frames: int,
+        on_block: OnBlock = no_block,
     ) -> tuple[mx.array, mx.array]:
         """Velocity of the video tokens (n, 192) and audio tokens (m, 64), in fp32.
 
@@ -300,8 +302,9 @@ class Transformer(nn.Module):
         )
         mx.eval(x)
         now = Pass(layout, *rope, self.dtype, self.work, self.done)
-        for layer in self.layers:
+        for index, layer in enumerate(self.layers):
             layer(x, now)
+            on_block(index + 1, len(self.layers))
         video_span, audio_span, _ = layout.spans
         made = (
             self.video_head(self.video_norm(x[video_span])),

@@ -1,25 +1,35 @@
-"""The files of a clip, which lie beside each other under one name."""
+"""A run's states → the files of a clip, which lie beside each other under one name."""
 
 from __future__ import annotations
 
 import json
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..errors import HappyHorseError
-from ..files import expanded, numbered, partial_beside, rename_to_free
-from .terminal import say
+import numpy as np
+
+from .errors import HappyHorseError
+from .files import expanded, numbered, partial_beside, rename_to_free
+from .latents import Latents
+from .media import Film, check_output
+from .notes import note
+from .observing import record_saving
 
 if TYPE_CHECKING:
-    import numpy as np
-
-    from ..latents import Latents
-    from ..media import Film
-    from ..run import State
+    from .run import State
 
 VIDEO, SETTINGS, LATENTS = ".mp4", ".json", ".latents.safetensors"
+LATENT_STAGES = ("denoise", "upscale")
 BASE = f".before-upscaling{LATENTS}"
+
+
+class Saved(NamedTuple):
+    """A clip's file; its `shape` is (frames, height, width)."""
+
+    path: Path
+    shape: tuple[int, int, int]
+    settings: dict[str, Any]
 
 
 class Output:
@@ -30,13 +40,11 @@ class Output:
     ):
         """With `settings` and `latents` those are files beside the clip; `from_latents` says that its
         latents lie there already."""
-        from ..media import check_output
-
         check_output(name.replace("{seed}", str(2**64 - 1)))
         self.name, self.with_settings, self.with_latents = name, settings, latents
         self.endings = (VIDEO, SETTINGS) if from_latents else (VIDEO, SETTINGS, LATENTS, BASE)
         self.clip: Path | None = None  # the one in the making, once there is a file of it
-        self.kept: dict[Path, str] = {}  # its latents, and the command that goes on from them
+        self.kept: dict[Path, str | None] = {}  # its latents, and to what size they will be upscaled
         self.not_kept: HappyHorseError | None = None  # why they are not
         self.film: Film | None = None
         self.settings: dict[str, Any] = {}  # those of the clip
@@ -52,19 +60,15 @@ class Output:
         path = self.clip.with_suffix(BASE if upscale else LATENTS)
         try:
             latents.save(path)
-            self.kept[path] = f"upscale --to {upscale}" if upscale else "decode"
+            self.kept[path] = upscale
         except HappyHorseError as error:  # no reason to lose the clip too
             self.not_kept = error
-            say(f"Note: {error}")
-
-    def say_what_is_kept(self) -> None:
-        for path, command in list(self.kept.items())[-1:]:
-            say(f"The latents are kept: happyhorse {command} {path}")
+            note(str(error))
 
     def take(self, state: State) -> None:
-        """Writes what has been decoded into the clip. Raises HappyHorseError where that fails."""
-        from ..media import Film
-
+        """Keep finished latents, and write what has been decoded. Raises HappyHorseError where that fails."""
+        if state.stage in LATENT_STAGES and state.step == state.steps and state.latents is not None:
+            self.keep(state.latents, state.settings["upscale"] if state.stage == "denoise" else None)
         started = time.monotonic()
         if state.sound is not None:
             self.sound = state.sound
@@ -83,27 +87,18 @@ class Output:
             self.film.drop()
         self.film = None
 
-    def save(self, started: float) -> None:
-        """Completes the clip and says so; `started` is when its making began. Raises HappyHorseError if that
-        fails, or if its latents could not be kept."""
-        from ..media import FPS
-        from ..observing import record_saving
-
+    def save(self) -> Saved:
+        """Complete the clip. Raises HappyHorseError if that fails, or if its latents could not be kept."""
         assert self.film is not None
         before = time.monotonic()
         path = self.film.save(overwrite=False)
-        frames, height, width = self.film.shape
+        shape = self.film.shape
         record_saving(self.film.pixels, self.writing + time.monotonic() - before)
         self.drop()
         self.clip, self.kept = None, {}
-        say(
-            f"{path}: {frames} frames of {width}×{height}, {frames / FPS:.2f} s, "
-            f"seed {self.settings['seed']}, made in {time.monotonic() - started:.1f} s"
-        )
         if self.with_settings:
             _save_settings(self.settings, path.with_suffix(SETTINGS))
-        if self.not_kept is not None:
-            raise self.not_kept
+        return Saved(path, shape, self.settings)
 
     def _free(self, seed: int | None) -> Path:
         wanted = expanded(self.name.replace("{seed}", str(seed)))

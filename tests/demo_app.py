@@ -1,0 +1,56 @@
+"""The real page in a process of its own, as `happyhorse demo` starts it; and what a test wants otherwise.
+
+python tests/demo_app.py [--usable BYTES] [--slow SECONDS] -- OPTIONS OF happyhorse demo
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import openblas  # noqa: F401
+
+from mlx_happyhorse import cli, hub, networks, request
+from mlx_happyhorse.models import transformer
+
+
+def smaller(model: Path) -> Path:
+    """The same model, which makes small clips where nothing else is asked for."""
+    copy = Path(tempfile.mkdtemp()) / model.name
+    shutil.copytree(model, copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["sampling"] |= {"width": 128, "height": 64}
+    (copy / "config.json").write_text(json.dumps(config))
+    return copy
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--usable", type=int, help="memory that the machine seems to have")
+    parser.add_argument("--slow", type=float, default=0, help="seconds that every layer takes longer")
+    parser.add_argument("rest", nargs="*")
+    options = parser.parse_args()
+    hub.EMBEDDED["tiny"] = smaller(hub.EMBEDDED["tiny"])
+    request.UPSCALED["540p"] = (96, 192)  # the toy model's own idea of large
+    if options.usable:
+        machine = replace(networks.this_machine(), usable=options.usable)
+        networks.this_machine = lambda: machine
+    if options.slow:
+        layer = transformer.Layer.__call__
+
+        def slowly(self: object, *arguments: object) -> None:
+            time.sleep(options.slow)
+            layer(self, *arguments)
+
+        transformer.Layer.__call__ = slowly
+    return cli.main(["demo", "--no-browser", *options.rest])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
