@@ -39,20 +39,27 @@ class Events:
         asked = [*page.fields, page.language]
         everything = [*self._watched(), page.job, page.kept_job, page.clock, page.seed]
         blocks.load(
-            self.greet, [page.kept_job], [page.language, page.job, page.clock, page.models], **run
+            self.greet,
+            [page.kept_job, page.kept_language],
+            [page.language, page.job, page.clock, page.models],
+            **run,
         ).then(self.translate, [page.language], list(page.labelled(page.texts)), **run).then(
             self.look, self._looking(), self._watched(), **run
         ).then(self.estimate, asked, planned, **run).then(
             self.around, [page.language], [page.history, page.banner, page.waiting], **run
         )
+        page.language.input(lambda language: language, [page.language], page.kept_language, **run)
         page.language.input(self.translate, [page.language], list(page.labelled(page.texts)), **run).then(
             self.retell, self._looking(), self._watched(), **run
         ).then(self.estimate, asked, planned, **run)
-        chosen: list[Any] = [page.shape, page.quality, page.first_frame, page.voice, page.models]
-        for part in chosen:
-            part.change(lambda: {}, None, page.extra, **run).then(self.estimate, asked, planned, **run)
-        for number in (page.seconds, page.steps, page.guidance):
-            number.change(self.estimate, asked, planned, **run)
+        for choice in (page.shape, page.quality, page.models):
+            choice.input(lambda: {}, None, page.extra, **run)
+        inputs: list[Any] = [page.first_frame, page.voice]
+        for given in inputs:
+            given.change(lambda: {}, None, page.extra, **run).then(self.estimate, asked, planned, **run)
+        shown: list[Any] = [page.shape, page.quality, page.models, page.seconds, page.steps, page.guidance]
+        for part in [*shown, page.extra, page.chosen]:
+            part.change(self.estimate, asked, planned, **run)
         page.prompt.blur(self.estimate, asked, planned, **run)
         page.models.change(
             self.switch,
@@ -321,9 +328,9 @@ class Events:
 
     # Around it.
 
-    def greet(self, kept: str, request: gr.Request) -> list[Any]:
+    def greet(self, kept: str, said: str, request: gr.Request) -> list[Any]:
         """A tab that is opened or reloaded: its language, its job, the models."""
-        wanted = str(request.headers.get("accept-language", "")).lower()
+        wanted = (said or str(request.headers.get("accept-language", ""))).lower()
         known = kept if kept and self.jobs.snapshot(kept) is not None else ""
         models = [*dict.fromkeys([self.page.model.name, *hub.installed()])]
         language = "zh" if wanted.startswith("zh") else "en"

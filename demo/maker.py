@@ -41,6 +41,7 @@ class Maker:
             if job.stopping.is_set():
                 states.stop()
         kept = list(output.kept)
+        job.save()
         job.file = output.save().path
         job.latents = kept[0] if kept and job.order.settings.get("upscale") is None else None
 

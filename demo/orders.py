@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -97,6 +97,11 @@ class Job:
             memory=state.memory,
             plan=state.plan,
         )
+
+    def save(self) -> None:
+        """Note that all is decoded, and that the file is being completed."""
+        if self.seen is not None:
+            self.seen = replace(self.seen, stage="save", step=0, steps=1)
 
     def on_block(self, done: int, of: int) -> None:
         self.block = done / of

@@ -128,7 +128,7 @@ class Page:
             )
 
     def _order(self) -> None:
-        self.estimate = gr.HTML('<div id="estimate" data-state="green">…</div>')
+        self.estimate = gr.HTML('<div id="estimate" data-state="none">…</div>')
         self.fit = gr.Button(visible=False, size="sm", elem_id="fit")
         with gr.Row():
             self.generate = gr.Button(self.texts.generate, variant="primary", scale=3, elem_id="generate")
@@ -181,6 +181,7 @@ class Page:
         """What a tab remembers, and the clock that looks at its job."""
         self.job = gr.State("")
         self.kept_job = gr.BrowserState("", storage_key="happyhorse-job", secret="happyhorse")
+        self.kept_language = gr.BrowserState("", storage_key="happyhorse-language", secret="happyhorse")
         self.extra = gr.State({})
         self.fix = gr.State({})
         self.shown = gr.State("")
@@ -252,6 +253,7 @@ class Page:
         updates |= {part: gr.update(value=value) for part, value in values.items()}
         updates[self.download] = gr.update(label=texts.download)
         updates[self.drop] = gr.update(label=texts.drop)
+        updates[self.quality] = gr.update(label=texts.quality, choices=qualities(self.model, texts))
         updates[self.prompt] = gr.update(label=texts.prompt, placeholder=texts.prompt_placeholder)
         return updates
 

@@ -58,7 +58,7 @@ def serve(options: Options) -> None:
     try:
         blocks = build(jobs, downloads, model, options.listen or options.share)
         address = _launch(blocks, jobs, options, port, login)
-        _say(address, options)
+        _say(address, port, options)
         _wait()
     finally:
         downloads.close()
@@ -140,12 +140,12 @@ def _port(options: Options) -> int:
     raise HappyHorseError(f"no port from {PORT} to {PORT + PORTS - 1} is free: choose one with --port.")
 
 
-def _say(address: str, options: Options) -> None:
+def _say(address: str, port: int, options: Options) -> None:
     print(f"HappyHorse is at {address}", flush=True)
     if options.mcp:
         print(f"MCP clients connect to {address.rstrip('/')}/gradio_api/mcp/", flush=True)
     if options.listen:
-        print(f"Open to your network with a password, at http://{socket.gethostname()}:…", flush=True)
+        print(f"Others in your network reach it at http://{socket.gethostname()}:{port}", flush=True)
     if options.browser:
         webbrowser.open(address)
 

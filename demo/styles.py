@@ -105,7 +105,11 @@ footer { display: none !important; }
   pointer-events: none; }
 #hh-toast.on { opacity: 1; }
 :focus-visible { outline: 2px solid #ea580c !important; outline-offset: 2px; }
+#estimate[data-state=none] { background: var(--background-fill-secondary); }
 @media (max-width: 720px) {
+  .hh-pill { border-radius: 10px; }
+  .hh-top { flex-wrap: wrap !important; }
+  .hh-top > :first-child { flex: 1 1 100% !important; }
   .gradio-container { padding: 8px !important; }
   .hh-columns { flex-direction: column !important; }
   .hh-columns > * { min-width: 0 !important; width: 100% !important; }
@@ -122,7 +126,7 @@ HEAD = """
       event.preventDefault();
       document.activeElement.dispatchEvent(new Event("change", {bubbles: true}));
       setTimeout(() => press("generate"), 50);
-    } else if (event.key === "Escape") press("stop");
+    } else if (event.key === "Escape" && !document.querySelector("[role=listbox]")) press("stop");
   });
   window.happyhorseCopy = async (text) => {
     try { await navigator.clipboard.writeText(text); }

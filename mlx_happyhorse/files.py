@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
 import shutil
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from .errors import RequestError
 
@@ -42,6 +44,25 @@ def written_beside(path: Path) -> Iterator[Path]:
     with partial_beside(path) as beside:
         yield beside
         beside.replace(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file's object; an empty one if there is none, or it is damaged."""
+    try:
+        known = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def store_object(path: Path, values: dict[str, Any]) -> None:
+    """Write a JSON file that no run depends on: a disk that cannot be written is no reason to fail."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_beside(path) as beside:
+            beside.write_text(json.dumps(values))
+    except OSError:
+        return
 
 
 def numbered(path: Path) -> Iterator[Path]:

@@ -6,7 +6,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import mlx.core as mx
 
@@ -16,14 +16,24 @@ CACHE_BYTES = 1 << 30  # what MLX may keep of freed memory
 WINOGRAD = "MLX_CONV_WINOGRAD_WORKING_SET"  # bytes, read by MLX at every convolution
 WINOGRAD_BYTES = 1 << 30
 
+# The names that macOS gives to commands which kept the GPU for too long.
+WATCHDOG = r"ImpactingInteractivity|Impacting Interactivity|Timeout|GPU Hang"
+WATCHDOG_HELP = (
+    "Let the display sleep, close other programs, or set AGX_RELAX_CDM_CTXSTORE_TIMEOUT=1, which is reported "
+    "to help at times."
+)
+
 # What MLX says → what that means and what helps. Command buffers' errors are named by macOS.
 EXPLANATIONS = {
     r"OutOfMemory|Insufficient Memory|out of memory|Unable to allocate|Resource limit": (
         "the memory ran out. Use --low-ram, fewer bits, a shorter or a smaller clip, or close other programs."
     ),
-    r"ImpactingInteractivity|Impacting Interactivity|Timeout|GPU Hang": (
-        "macOS ended it, as it kept the GPU for too long. Close what else uses the GPU, or choose a smaller "
-        "or shorter clip."
+    WATCHDOG: (
+        f"macOS ended it, as it kept the GPU for too long. {WATCHDOG_HELP} A smaller or shorter clip is less "
+        "work."
+    ),
+    r"SubmissionsIgnored": (
+        "macOS takes no more commands of this program, as earlier ones failed. Start the program again."
     ),
     r"maximum allowed buffer size|maximum Metal buffer size": (
         "an array is larger than this machine's GPU takes. Choose a smaller or shorter clip."
@@ -94,6 +104,13 @@ def _wirable(weights: int) -> int:
     return min(int(1.1 * weights), int(0.9 * recommended))
 
 
+def settle() -> None:
+    """Wait for all that was begun. Commands behind a failed one may fail too: MLX would raise their errors
+    at whatever comes next, in the next run even."""
+    with suppress(RuntimeError):
+        mx.synchronize()
+
+
 @contextmanager
 def explained(stage: str) -> Iterator[None]:
     """Turn what MLX raises into words. Raises OutOfResources where the machine gives up, and RequestError
@@ -101,6 +118,7 @@ def explained(stage: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        settle()
         if ELSEWHERE in str(error):
             raise RequestError(
                 f"{stage}: it was begun on another thread, and MLX's arrays belong to theirs. Stay on one "

@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-from . import hub, media, preview, sampling, text_cache, upscaling, weights
+from . import hub, media, preview, sampling, text_cache, upscaling, watchdog, weights
 from .errors import RequestError
 from .fetching import OnBytes
 from .machine import this_machine
@@ -213,9 +213,8 @@ class Networks:
         self._check_held(component)
         hub.fetch(self.folder, [component], self.on_fetch)
         dtype = self.dtype if component in LARGE_NETWORKS else None
-        return weights.load(
-            self.folder / component, dtype, work=self.machine.work(streamed), streamed=streamed
-        )
+        work = self.machine.work(streamed).times(watchdog.share())
+        return weights.load(self.folder / component, dtype, work=work, streamed=streamed)
 
     def _check_held(self, component: str) -> None:
         if not (self.folder / component).is_dir():

@@ -10,6 +10,7 @@ from typing import Protocol
 import mlx.core as mx
 import numpy as np
 
+from . import watchdog
 from .errors import RequestError
 from .models.blocks import OnBlock, no_block, part_of
 from .models.transformer import Transformer
@@ -165,7 +166,8 @@ class Velocity:
             config = self.model.config
             coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
             self.rope[size] = rotation(coords, config.rope_bands)
-        v_video, v_audio = self.model(pack(video), audio, text, self.rope[size], frames, on_block)
+        inputs = pack(video), audio, text, self.rope[size], frames, on_block
+        v_video, v_audio = watchdog.retried(self.model, *inputs)
         check_velocity(v_video)
         return unpack(v_video, video.shape), v_audio
 

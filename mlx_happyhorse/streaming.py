@@ -44,7 +44,12 @@ class Streamed:
         self.budget = budget([(unit.path, size) for unit, size in zip(units, self.sizes, strict=True)])
         self.fresh: dict[str, mx.array] = {}
         self.held: set[int] = set()
-        for index in range(len(units)):
+        self.restart()
+
+    def restart(self) -> None:
+        """Return to the state before the first pass, wherever one was broken off."""
+        mx.synchronize(reading_stream())  # or two copies of a unit might take memory
+        for index in range(len(self.slots)):
             self._put_back(index)
 
     def done(self, module: nn.Module, children: tuple[str, ...] = ()) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from .files import written_beside
+from .files import read_object, store_object
 from .hub import home
 
 KEPT = 16  # of each kind of stage, the latest
@@ -30,31 +29,18 @@ def file() -> Path:
 def read(machine: str) -> list[Timing]:
     """What was recorded on this machine, the latest last; nothing if that cannot be read."""
     try:
-        rows = _all().get(machine, [])
+        rows = read_object(file()).get(machine, [])
         timings = [Timing(str(kind), float(work), float(seconds)) for kind, work, seconds in rows]
         return [t for t in timings if t.work > 0 and 0 < t.seconds < math.inf]
     except (ValueError, TypeError, ArithmeticError):
         return []
 
 
-def _all() -> dict[str, Any]:
-    try:
-        known = json.loads(file().read_text())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
 def record(machine: str, timings: Iterable[Timing]) -> None:
     """Adds to what is known of this machine. A disk that cannot be written is no reason to fail."""
     rows = [*read(machine), *timings]
     kept = [t for i, t in enumerate(rows) if sum(later.kind == t.kind for later in rows[i:]) <= KEPT]
-    try:
-        home().mkdir(parents=True, exist_ok=True)
-        with written_beside(file()) as beside:
-            beside.write_text(json.dumps(_all() | {machine: kept}))
-    except OSError:
-        return
+    store_object(file(), read_object(file()) | {machine: kept})
 
 
 def expected(timings: Iterable[Timing], kind: str, work: float) -> float | None:

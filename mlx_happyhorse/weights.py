@@ -18,7 +18,7 @@ from .models.audio_vae import AudioVAE, AudioVAEConfig
 from .models.config import Config
 from .models.matmul import UNLIMITED, Work
 from .models.text_encoder import TextEncoder, TextEncoderConfig
-from .models.transformer import Transformer, TransformerConfig, keep
+from .models.transformer import Transformer, TransformerConfig, keep, stay
 from .models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from .models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
 from .precision import DTYPES, cast, is_cast
@@ -91,7 +91,8 @@ def load(
         model.work = work
         if streamed:
             units = [Unit(*unit) for unit in model.units()]
-            model.done = Streamed(units, read, repeatedly=isinstance(model, Transformer)).done
+            streamer = Streamed(units, read, repeatedly=isinstance(model, Transformer))
+            model.done, model.restart = streamer.done, streamer.restart
     model.eval()
     return model
 
@@ -99,7 +100,7 @@ def load(
 def release(model: nn.Module) -> None:
     """Lets go of a network's weights, whoever still holds the network itself."""
     if isinstance(model, Transformer | TextEncoder) and model.done is not keep:
-        model.done = keep
+        model.done, model.restart = keep, stay
         mx.synchronize(reading_stream())  # what is still being read would outlive the network
     model.clear()
 

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 from commands import frames_of
+from models import golden_model
 from PIL import Image
 
 from mlx_happyhorse import HappyHorse, RequestError, metadata
@@ -74,6 +75,14 @@ def test_a_failure_leaves_the_next_job_unharmed(queue, monkeypatch):
     assert odd.error == "RuntimeError: odd"
     assert good.state == "done" and [good.file] == list(queue.folder.glob("*.mp4"))
     assert not list(queue.folder.glob(".*.partial"))
+
+
+def test_models_change_from_job_to_job(queue):
+    folder = str(golden_model("distill").folder)
+    other = Order("a ball", folder, SMALL | {"height": 64, "seed": 1})
+    made = [wait(queue, queue.submit(one)) for one in (order(seed=1), other, order(seed=1))]
+    assert [metadata.read(job.file)["model"] for job in made] == ["tiny", folder, "tiny"]
+    assert np.array_equal(frames_of(made[0].file), frames_of(made[2].file))
 
 
 def test_a_job_is_stopped_in_the_queue_and_under_way(queue, monkeypatch):

@@ -6,11 +6,14 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from demo_server import Server, serving
 from PIL import Image
 from sounds import speech, write
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-SCRIPTS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+EVERY = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+SERVED = "http://127.0.0.1:7860"  # of scripts that talk to the page's server
+SCRIPTS = [script for script in EVERY if SERVED not in script]
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=[f"script{i}" for i in range(len(SCRIPTS))])
@@ -27,6 +30,19 @@ def test_script(script, tmp_path, monkeypatch):
     for clip in clips:
         with av.open(str(clip)) as file:
             assert sum(1 for _ in file.decode(video=0)) > 0
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    pytest.importorskip("gradio")
+    with serving(Server(tmp_path_factory.mktemp("readme"), "--mcp")) as server:
+        yield server
+
+
+@pytest.mark.parametrize("script", [script for script in EVERY if SERVED in script], ids=["client", "mcp"])
+def test_a_program_talks_to_the_page(script, server, capsys):
+    exec(compile(script.replace(SERVED, server.address), "README.md", "exec"), {})
+    assert ".mp4" in capsys.readouterr().out
 
 
 def test_there_is_a_script_for_every_mode():

@@ -151,13 +151,13 @@ def test_weights_are_let_go_of_before_the_limits_are(monkeypatch):
     held = []
 
     class Watched(type(memory._limits)):
-        def enter(self, wired):
-            super().enter(wired)
+        def enter(self, wired, cache):
+            super().enter(wired, cache)
             held.append(mx.get_active_memory())
 
-        def leave(self, wired):
+        def leave(self, wired, cache):
             held[-1] = mx.get_active_memory() - held[-1]
-            super().leave(wired)
+            super().leave(wired, cache)
 
     monkeypatch.setattr(memory, "_limits", Watched())
     for low_ram in (False, True):

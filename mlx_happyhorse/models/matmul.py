@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import mlx.core as mx
 import mlx.nn as nn
@@ -19,11 +19,18 @@ class Work:
     """How much a chip is given to do at once, so that it stays responsive and memory small.
 
     `flops` are those of one dispatch, `rows` the tokens that pass an MLP together; from `dense_rows` rows on
-    a quantized matrix is dequantized first and multiplied as a dense one."""
+    a quantized matrix is dequantized first and multiplied as a dense one. `share` tells what part this is of
+    the usual work."""
 
     flops: float = math.inf
     rows: int = 1 << 30
     dense_rows: float = math.inf
+    share: float = 1
+
+    def times(self, share: float) -> Work:
+        """The same split finer: this share of the operations and rows at a time."""
+        rows = max(int(self.rows * share), 1)
+        return replace(self, flops=self.flops * share, rows=rows, share=self.share * share)
 
     def most_rows(self, flops_per_row: float) -> int:
         """Rows that may be worked on together where each takes so many operations."""

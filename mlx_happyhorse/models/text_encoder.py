@@ -6,7 +6,7 @@ The config asks for soft-capped attention logits, but the runs that MagiHuman wa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import mlx.core as mx
@@ -15,7 +15,7 @@ import mlx.nn as nn
 from .blocks import OnBlock, no_block
 from .config import Config
 from .matmul import UNLIMITED, Work, linear
-from .transformer import Done, keep
+from .transformer import Done, keep, stay
 
 
 @dataclass
@@ -113,6 +113,7 @@ class TextEncoder(nn.Module):
         self.config = config
         self.work = UNLIMITED
         self.done: Done = keep
+        self.restart: Callable[[], None] = stay
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [Block(config, kind) for kind in config.layer_types]
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)

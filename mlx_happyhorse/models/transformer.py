@@ -255,6 +255,10 @@ def keep(module: nn.Module, children: tuple[str, ...] = ()) -> None:
     """What is done with weights after their use, where all of them stay in memory."""
 
 
+def stay() -> None:
+    """What is done with such weights before a pass that was broken off is repeated."""
+
+
 class Transformer(nn.Module):
     def __init__(self, config: TransformerConfig):
         super().__init__()
@@ -262,6 +266,7 @@ class Transformer(nn.Module):
         self.dtype: mx.Dtype = mx.bfloat16
         self.work = UNLIMITED
         self.done: Done = keep
+        self.restart: Callable[[], None] = stay
         hidden = config.hidden_size
         self.video_embedder = nn.Linear(config.video_channels, hidden)
         self.audio_embedder = nn.Linear(config.audio_channels, hidden)
