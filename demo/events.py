@@ -293,7 +293,8 @@ class Events:
         return self._restored(None if entry is None else entry.file, language)
 
     def dropped(self, file: str | None, language: str) -> list[Any]:
-        return self._restored(None if file is None else Path(file), language)
+        clip = file is not None and file.lower().endswith(".mp4")
+        return self._restored(Path(file) if file is not None and clip else None, language)
 
     def _restored(self, file: Path | None, language: str) -> list[Any]:
         texts, kept = Texts.of(language), [gr.skip()] * 7

@@ -21,9 +21,10 @@ class Guard:
     """ASGI middleware: only known hosts (against DNS rebinding), no foreign pages' requests, no large bodies,
     and of the folder of clips only the clips."""
 
-    def __init__(self, app: Any, folder: Path, hosts: Sequence[str] | None):
-        """`hosts` are those that the page may be asked for by; None for any, where there is a password."""
-        self.app, self.folder, self.hosts = app, folder, hosts
+    def __init__(self, app: Any, folder: Path, own: Path, hosts: Sequence[str] | None):
+        """`own` is Gradio's folder of uploads; `hosts` are those that the page may be asked for by, None for
+        any, where there is a password."""
+        self.app, self.folder, self.own, self.hosts = app, folder, own, hosts
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -37,17 +38,25 @@ class Guard:
 
     async def _upload(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass an upload on, as long as its files are pictures, recordings and clips."""
-        first = await receive()
-        if _foreign(first):
-            await _answer(send, 415, "only pictures, recordings and clips can be uploaded.")
-            return
-        waiting = [first]
+        refused = False
 
         async def checked() -> Any:
-            message = waiting.pop() if waiting else await receive()
-            return {"type": "http.disconnect"} if _foreign(message) else message
+            nonlocal refused
+            message = await receive()
+            refused = refused or _foreign(message)
+            return {"type": "http.disconnect"} if refused else message
 
-        await self.app(scope, checked, send)
+        async def answered(message: Any) -> None:
+            if not refused:
+                await send(message)
+
+        try:
+            await self.app(scope, checked, answered)
+        except Exception:
+            if not refused:
+                raise
+        if refused:
+            await _answer(send, 415, "only pictures, recordings and clips can be uploaded.")
 
     def _refusal(self, scope: Any) -> tuple[int, str] | None:
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
@@ -64,19 +73,20 @@ class Guard:
             return 413, f"more than {limit // 1_000_000} MB."
         if path.endswith("/upload") and "chunked" in headers.get("transfer-encoding", ""):
             return 411, "an upload must say how large it is."
+        if "/proxy=" in path:
+            return 403, "this server asks no other for anything."
         found = FILE.search(path)
         if found and not self._is_served(found[1]):
             return 403, "this file is not served."
         return None
 
     def _is_served(self, name: str) -> bool:
-        """Uploads and copies in Gradio's own folder are its business; of the clips' folder, clips."""
-        if "://" in name or ".." in Path(name).parts or "\0" in name:
-            return False
+        """Of Gradio's own folder, the uploads; of the clips' folder, the clips."""
         path = Path(name)
-        inside = path.is_relative_to(self.folder)
-        if not inside:
-            return path.is_absolute() and "gradio" in path.parts
+        if "://" in name or ".." in path.parts or "\0" in name:
+            return False
+        if path.is_relative_to(self.own):
+            return True
         return (
             path.parent == self.folder
             and path.suffix in SERVED

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
+import tempfile
 import threading
 import webbrowser
 from collections.abc import Sequence
@@ -15,6 +17,7 @@ from typing import Any
 os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from mlx_happyhorse.errors import HappyHorseError, RequestError
 from mlx_happyhorse.machine import GB, this_machine
@@ -55,6 +58,8 @@ def serve(options: Options) -> None:
     models = real_models()
     model = Model.of(options.model or (models[0] if models else TINY))
     jobs, downloads = Jobs(options.folder.expanduser().resolve(), options.verbose), Downloads()
+    uploads = Path(tempfile.mkdtemp(prefix="happyhorse-")).resolve()
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # or every Gradio program's would be served
     try:
         blocks = build(jobs, downloads, model, options.listen or options.share)
         address = _launch(blocks, jobs, options, port, login)
@@ -64,6 +69,7 @@ def serve(options: Options) -> None:
         downloads.close()
         jobs.close()
         gr.close_all(verbose=False)
+        shutil.rmtree(uploads, ignore_errors=True)
 
 
 def build(jobs: Jobs, downloads: Downloads, model: Model, shared: bool) -> gr.Blocks:
@@ -82,7 +88,8 @@ def _launch(blocks: gr.Blocks, jobs: Jobs, options: Options, port: int, login: t
     for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server whether it is there
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), *LOCAL]))
     gr.set_static_paths([jobs.folder])
-    guard = {"folder": jobs.folder, "hosts": None if options.listen or options.share else LOCAL}
+    hosts = None if options.listen or options.share else LOCAL
+    guard = {"folder": jobs.folder, "own": Path(get_upload_folder()).resolve(), "hosts": hosts}
     _, local, public = blocks.launch(
         server_name="0.0.0.0" if options.listen else "127.0.0.1",
         server_port=port,

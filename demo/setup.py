@@ -8,6 +8,7 @@ import gradio as gr
 
 from mlx_happyhorse.convert import Offer, offers
 from mlx_happyhorse.errors import RequestError
+from mlx_happyhorse.files import expanded
 
 from . import first_run
 from .downloads import Downloads
@@ -81,8 +82,11 @@ class Setup:
     def use(self, folder: str, language: str) -> list[Any]:
         """Take a model that the user has in a folder."""
         try:
-            name = Model.of(folder.strip()).name
-        except RequestError as error:
+            path = expanded(folder.strip())
+            if not path.is_dir():
+                raise RequestError(f"there is no folder {path}.")
+            name = Model.of(str(path)).name
+        except (RequestError, OSError) as error:
             fetch = first_run.Fetch("error", note=str(error))
             return [first_run.progress(fetch, Texts.of(language)), gr.skip(), gr.skip()]
         choices = [*dict.fromkeys([name, *real_models(), TINY])]

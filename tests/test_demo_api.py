@@ -217,11 +217,16 @@ def test_of_files_only_clips_are_served(server, client):
     outside = ["/etc/passwd", f"{server.clips}/../server.log", f"{server.clips}/%2e%2e/server.log"]
     hidden = [f"{server.clips}/.queue.json", f"{server.clips}/link.mp4", f"{server.clips}/.inputs/x.mp4"]
     latents = [str(file) for file in server.clips.glob("*.safetensors")]
+    gradio = server.folder / "gradio"
+    gradio.mkdir(exist_ok=True)
+    (gradio / "other.mp4").write_bytes(b"another program's")
+    outside.append(str(gradio / "other.mp4"))
     odd = [f"{server.clips}/x.mp4%00.html", "http://127.0.0.1:1/x.mp4", f"//etc/passwd?{clip}", "C:\\x.mp4"]
     assert latents
     for name in (*outside, *hidden, *latents, *odd):
         assert request(server, "GET", f"{route}{name}")[0] in (400, 403, 404), name
     (server.clips / "link.mp4").unlink()
+    assert request(server, "GET", "/gradio_api/proxy=http://127.0.0.1:1/x")[0] == 403
 
 
 def test_an_upload_of_2_gb_is_refused_before_it_comes(server):

@@ -5,6 +5,7 @@ Found by the ids and data- attributes that the page promises, never by waiting f
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from demo_server import Server, serving
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import Clip, metadata
+from mlx_happyhorse import Clip, hub, metadata
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_core_python.sync_playwright")
@@ -58,8 +59,8 @@ def server(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory):
-    """Where there is time to look at a run: every layer takes a tenth of a second longer."""
-    with serving(Server(tmp_path_factory.mktemp("slow"), slow=0.1)) as server:
+    """Where there is time to look at a run: every layer takes a third of a second longer."""
+    with serving(Server(tmp_path_factory.mktemp("slow"), slow=0.3)) as server:
         yield server
 
 
@@ -245,6 +246,22 @@ def test_what_does_not_fit_is_red_and_one_button_mends_it(tmp_path, visit):
         page.click("#fit")
         page.wait_for_selector("#estimate[data-state=green], #estimate[data-state=amber]")
         assert page.locator("#generate").is_enabled()
+
+
+def test_another_model_is_used_without_a_restart(tmp_path, visit):
+    shutil.copytree(hub.EMBEDDED["tiny"], tmp_path / "home/second")
+    with serving(Server(tmp_path)) as server:
+        page = visit(server)
+        assert not page.locator("#first-run").is_visible()
+        page.fill("#prompt textarea", "A ball.")
+        page.click("#advanced button")
+        assert page.input_value("#model input") == "second"
+        page.click("#model input")
+        page.get_by_role("option", name="tiny").click()
+        says(page, "#estimate", "128×64")
+        page.click("#generate")
+        page.wait_for_selector(STAGE.format("done"), timeout=MINUTE)
+        assert metadata.read(next(iter(server.clips.glob("*.mp4"))))["model"] == "tiny"
 
 
 def test_an_error_is_shown_in_words(server, visit):
