@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from mlx_happyhorse import hub
 from mlx_happyhorse.errors import RequestError
 from mlx_happyhorse.files import expanded
+from mlx_happyhorse.waiting import OnWait
 from mlx_happyhorse.weights import read_json
 
 from .card import licence
 from .collect import Place, collect
 from .folder import prepare_parts
-from .job import Job, OnProgress, Part, describe, tidy, work_beside
+from .job import Job, OnProgress, Part, Progress, describe, tidy, work_beside
 from .precision import Quantization
 from .repo import Repo
 
@@ -53,8 +54,11 @@ def download(
     """Makes the model folder of a published model, `hub.home()`/name-precision unless `out` is another.
 
     Components that are there already stay, those that another model beside it shares are linked. Before
-    the first is fetched `on_plan` is shown all; with `dry_run` that is the end. A run that was stopped is
-    gone on with by the same call. Raises RequestError, HubError or ModelError."""
+    the first is fetched `on_plan` is shown all; with `dry_run` that is the end.
+
+    `on_progress` is called a few times a second, also while no bytes come; its `total` is 0 while the Hub is
+    asked what there is. It ends the download by raising, `Stopped` say, and what is done is kept: however a
+    run ended, the same call resumes it. Raises RequestError, HubError or ModelError."""
     published = _published(name, tuple(components))
     out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out).absolute()
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
@@ -66,13 +70,17 @@ def download(
         if published.keys() - set(before["components"]):  # a run was killed before it said what is there
             describe(out, before["variant"], before)
         return out
-    revisions = _revisions(out)
-    repos = {repo: _open(repo, revisions.get(repo)) for repo in {where.repo for where in missing.values()}}
-    collection = collect(Place(repos[where.repo], where.under, part) for part, where in missing.items())
-    parts, _ = prepare_parts(collection.found, dtype, quantization, recipe)
-    on_plan([_planned(part, parts[part], repos[missing[part].repo]) for part in missing])
-    if not dry_run:
-        Job(out, parts, name.rpartition("-")[2], before, add=bool(before)).run(on_progress)
+    with ExitStack() as stack:
+        repos = _open_all(missing.values(), out, lambda: on_progress(Progress("", 0, 0)))
+        for repo in repos.values():
+            stack.callback(repo.close)
+        collection = collect(Place(repos[where.repo], where.under, part) for part, where in missing.items())
+        parts, _ = prepare_parts(collection.found, dtype, quantization, recipe)
+        on_plan([_planned(part, parts[part], repos[missing[part].repo]) for part in missing])
+        for repo in repos.values():
+            repo.on_wait = None  # from here on several threads read, and the job waits for them
+        if not dry_run:
+            Job(out, parts, name.rpartition("-")[2], before, add=bool(before)).run(on_progress)
     return out
 
 
@@ -101,11 +109,17 @@ def _revisions(out: Path) -> dict[str, str]:
     return found
 
 
-def _open(repo: str, revision: str | None) -> Repo:
+def _open_all(places: Iterable[hub.Published], out: Path, on_wait: OnWait) -> dict[str, Repo]:
+    """By name, the repos of these places, at the commits that were taken of them before."""
+    revisions = _revisions(out)
+    return {name: _open(name, revisions.get(name), on_wait) for name in {place.repo for place in places}}
+
+
+def _open(repo: str, revision: str | None, on_wait: OnWait) -> Repo:
     try:
-        return Repo(repo, revision)
+        return Repo(repo, revision, on_wait)
     except hub.NoRevision:
-        return Repo(repo)
+        return Repo(repo, None, on_wait)
 
 
 def _check_same(out: Path, name: str, dtype: str, quantization: Quantization | None) -> None:

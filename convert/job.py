@@ -14,12 +14,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError, Stopped
+from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
 from mlx_happyhorse.files import written_beside
 from mlx_happyhorse.hub import is_here
 from mlx_happyhorse.memory import limits
 from mlx_happyhorse.sums import SUMS, write_sums
 from mlx_happyhorse.version import __version__
+from mlx_happyhorse.waiting import KEPT, attended
 from mlx_happyhorse.weights import INDEX, read_json
 
 from .card import REPORT, card, top_config
@@ -29,7 +30,6 @@ from .shards import MAX_SHARD_BYTES, Item, divide, write_shard
 from .tensors import File
 
 JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
-KEPT = "what is done is kept, and the same command resumes there"
 CACHE_BYTES = 256 << 20  # of freed memory that MLX may keep: little is used twice
 SPARE_BYTES = 64 << 20  # of a disk, for all that is small
 
@@ -58,7 +58,9 @@ class Part:
 
 @dataclass
 class Progress:
-    """How many bytes of the sources are done, of how many, and which component is in hand."""
+    """How many bytes of the sources are done, of how many, and which component is in hand.
+
+    `total` is 0 as long as it is not known."""
 
     component: str
     done: int
@@ -84,33 +86,35 @@ class Job:
         self.model = self.work / MODEL
 
     def run(self, on_progress: OnProgress) -> None:
-        """Raises RequestError if it cannot begin, ModelError for sources that are wrong, of which nothing
-        stays. However else it ends, what is done stays for the next run: with HubError if the connection
-        fails for good, HappyHorseError if the disk does, or what `on_progress` raises to end it."""
-        goes_on = self.model.exists()
+        """Raises RequestError if it cannot begin, ModelError for sources that are wrong, HubError if the
+        connection fails for good, HappyHorseError if the disk does, or what `on_progress` raises to end it.
+
+        Whatever ends it, what is done stays for the next run, unless that would do no better."""
+        resumed = self.model.exists()
         with locked(self.work), limits(cache=CACHE_BYTES):
             try:
                 self._begin()
                 self._check_room()
                 self._write_all(on_progress)
                 self._finish()
-            except HubError as error:
-                raise HubError(f"{error} {KEPT[0].upper()}{KEPT[1:]}.") from error
-            except KeyboardInterrupt as stop:
-                raise KeyboardInterrupt(KEPT) from stop
-            except Stopped as stop:
-                raise Stopped(f"stopped: {KEPT}.") from stop
-            except RequestError:
-                if not goes_on:
-                    shutil.rmtree(self.work)
-                raise
-            except ModelError:
-                shutil.rmtree(self.work, ignore_errors=True)
-                raise
-            except OSError as error:
-                if error.errno == errno.EFBIG:  # it never will
+            except BaseException as error:
+                kept = resumed or self._is_worth_keeping(error)
+                if not kept:
                     shutil.rmtree(self.work, ignore_errors=True)
-                raise _explained(error, self.out) from error
+                with suppress(HappyHorseError, OSError):
+                    tidy(self.out)
+                if (explained := in_words(error, self.out, kept)) is error:
+                    raise
+                raise explained from error
+
+    def _is_worth_keeping(self, error: BaseException) -> bool:
+        """Whether the next run would find something done, and get further than this one."""
+        if isinstance(error, RequestError) or getattr(error, "errno", None) == errno.EFBIG:
+            return False
+        folders = [self.model / name for name in self.parts]
+        if isinstance(error, ModelError):  # of a source, which is no better the next time
+            return any(map(_is_whole, folders))
+        return any(_is_whole(folder) or _is_begun(folder) for folder in folders)
 
     def _begin(self) -> None:
         """Throws away what another job left."""
@@ -229,7 +233,7 @@ def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> Non
             write_json(path, report)
     for name, file in part.beside.items():
         with written_beside(folder / name) as path:
-            path.write_bytes(file.read(0, file.size))
+            path.write_bytes(attended(lambda: file.read(0, file.size), lambda: on_bytes(0)))  # noqa: B023
     names = ["config.json", INDEX, REPORT, *part.beside]
     write_sums(folder, [*part.shards, *(n for n in names if (folder / n).exists())], journal.shards)
     journal.path.unlink()
@@ -270,6 +274,12 @@ def _is_whole(folder: Path) -> bool:
     return (folder / SUMS).exists() and not (folder / JOURNAL).exists() and is_here(folder)
 
 
+def _is_begun(folder: Path) -> bool:
+    """Whether a tensor at least is done."""
+    journal = folder / JOURNAL
+    return journal.exists() and bool(Journal(journal).tensors)
+
+
 @contextmanager
 def locked(work: Path) -> Iterator[None]:
     """Makes the folder, and keeps others out of it for as long as this process lives."""
@@ -293,14 +303,22 @@ def _lock(descriptor: int, work: Path) -> None:
         raise RequestError(f"another happyhorse is writing to {work} at this moment.") from error
 
 
-def _explained(error: OSError, out: Path) -> HappyHorseError:
+def in_words(error: BaseException, out: Path, kept: bool) -> BaseException:
+    """The same for a person, and that what is done is kept; itself where there is nothing to add."""
+    advice = f" {KEPT[0].upper()}{KEPT[1:]}." if kept else ""
+    if isinstance(error, HubError) and kept:
+        return HubError(f"{error}{advice}")
+    if isinstance(error, KeyboardInterrupt) and kept:
+        return KeyboardInterrupt(KEPT)
+    if not isinstance(error, OSError):
+        return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HappyHorseError(f"the disk was full before {out} was whole: make room. Then: {KEPT}.")
+        return HappyHorseError(f"the disk was full before {out} was whole: make room.{advice}")
     if error.errno == errno.EFBIG:
         return HappyHorseError(
             f"the disk of {out} takes no files of {MAX_SHARD_BYTES / 1e9:.0f} GB: choose another."
         )
-    return HappyHorseError(f"{out} could not be written: {error.strerror or error}. Afterwards: {KEPT}.")
+    return HappyHorseError(f"{out} could not be written: {error.strerror or error}.{advice}")
 
 
 def _link_or_copy(source: str, target: str) -> None:

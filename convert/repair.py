@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from mlx_happyhorse.weights import read_json
 from .card import REPORT
 from .collect import Place, collect
 from .folder import beside
-from .job import JOURNAL, Part, locked, tidy, work_beside, write_part
+from .job import JOURNAL, Part, in_words, locked, tidy, work_beside, write_part
 from .journal import Journal
 from .precision import Prepared, formats
 from .repo import Repo
@@ -25,29 +26,49 @@ OnBytes = Callable[[int], None]
 
 def fix(folder: Path, problems: list[Problem], on_bytes: OnBytes = lambda count: None) -> None:
     """Replaces what `checking.check` found broken. Raises RequestError where it cannot be had again, and
-    HubError; a call that was stopped is gone on with by the next."""
+    HubError; a call that was stopped is resumed by the next. `on_bytes` is called a few times a second, also
+    with 0 while no bytes come, and ends it by raising."""
     broken: dict[str, set[str | None]] = {}
     for problem in problems:
         broken.setdefault(problem.component, set()).add(problem.file)
     if repo := hub.repo_of(folder):
-        for name, files in broken.items():
-            hub.fetch_again(repo, folder, [f"{name}/{file or '*'}" for file in files])
+        patterns = [f"{name}/{file or '*'}" for name, files in broken.items() for file in files]
+        hub.fetch_again(repo, folder, patterns, _by_steps(on_bytes))
         return
     with locked(work_beside(folder)):
         for name, files in broken.items():
-            _convert_again(folder / name, files, on_bytes)
+            try:
+                _convert_again(folder / name, files, on_bytes)
+            except BaseException as error:
+                if (explained := in_words(error, folder / name, kept=True)) is error:
+                    raise
+                raise explained from error
     tidy(folder)
+
+
+def _by_steps(on_bytes: OnBytes) -> Callable[[int, int], None]:
+    """The same for a function of how many bytes are done: tells `on_bytes` how many came since."""
+    before = 0
+
+    def count(done: int, total: int) -> None:
+        nonlocal before
+        on_bytes(done - before)
+        before = done
+
+    return count
 
 
 def _convert_again(folder: Path, broken: set[str | None], on_bytes: OnBytes) -> None:
     config = _config(folder, broken)
     source = config["source"]
-    place = Place(Repo(source["repo"], source["revision"]), source["path"], folder.name)
-    component, checkpoint = collect([place]).found[folder.name]
-    prepared = Prepared(config, component.tensors, formats(config, component.tensors), [])
-    part = Part(prepared, beside(folder.name, checkpoint), {})
-    _keep_whole_shards(folder, part, broken)
-    write_part(part, folder, on_bytes)
+    with closing(Repo(source["repo"], source["revision"], lambda: on_bytes(0))) as repo:
+        place = Place(repo, source["path"], folder.name)
+        component, checkpoint = collect([place]).found[folder.name]
+        repo.on_wait = None
+        prepared = Prepared(config, component.tensors, formats(config, component.tensors), [])
+        part = Part(prepared, beside(folder.name, checkpoint), {})
+        _keep_whole_shards(folder, part, broken)
+        write_part(part, folder, on_bytes)
 
 
 def _config(folder: Path, broken: set[str | None]) -> dict[str, Any]:

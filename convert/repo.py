@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -12,6 +13,7 @@ from mlx_happyhorse.errors import HubError
 from mlx_happyhorse.hub import Unanswered, asking
 from mlx_happyhorse.notes import note
 from mlx_happyhorse.version import __version__
+from mlx_happyhorse.waiting import OnWait, attended
 
 from .sources import LocalFile
 from .tensors import File
@@ -20,26 +22,43 @@ ATTEMPTS = 7
 FIRST_ATTEMPTS = 3  # where nothing is lost yet, it is better to say so at once
 LONGEST_WAIT = 300.0  # seconds: the Hub counts requests in windows of five minutes
 TIMEOUT = 20.0  # seconds without a byte
+CLOSED = "the download was ended."
 
 T = TypeVar("T")
 
 
 class Repo:
-    """A repo at one commit: that of `revision`, or else the newest at this moment."""
+    """A repo at one commit: that of `revision`, or else the newest at this moment.
 
-    def __init__(self, name: str, revision: str | None = None):
+    As long as `on_wait` is set, all that the Hub is asked is asked by a thread beside, and `on_wait` is
+    called meanwhile; it ends the asking by raising."""
+
+    def __init__(self, name: str, revision: str | None = None, on_wait: OnWait | None = None):
         from huggingface_hub import HfApi
 
         self.name = self.location = name
+        self.on_wait, self.closed = on_wait, threading.Event()
 
         def ask() -> Any:
             with asking(name):
                 return HfApi().model_info(name, revision=revision, files_metadata=True, timeout=TIMEOUT)
 
-        info = patiently(ask, FIRST_ATTEMPTS)
+        info = self.ask(ask, FIRST_ATTEMPTS)
         self.revision = str(info.sha)
         self.gated = bool(info.gated)
         self._sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+
+    def ask(self, ask: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+        """Return what `ask` is answered. Raises HubError."""
+
+        def answer() -> T:
+            return patiently(ask, attempts, self.closed)
+
+        return answer() if self.on_wait is None else attended(answer, self.on_wait)
+
+    def close(self) -> None:
+        """End what other threads still fetch, soon."""
+        self.closed.set()
 
     @property
     def files(self) -> list[str]:
@@ -57,7 +76,7 @@ class Repo:
         cached = try_to_load_from_cache(self.name, path, revision=self.revision)
         if isinstance(cached, str):
             return LocalFile(Path(cached))
-        return RemoteFile(self.name, path, self.revision, self._sizes[path])
+        return RemoteFile(self, path, self._sizes[path])
 
     def identity(self, paths: list[str]) -> dict[str, Any]:
         return self.origin()
@@ -67,29 +86,27 @@ class Repo:
 
 
 class RemoteFile:
-    def __init__(self, repo: str, path: str, revision: str, size: int):
-        self.repo, self.path, self.revision, self.size = repo, path, revision, size
-        self.name = f"{repo}/{path}"
+    def __init__(self, repo: Repo, path: str, size: int):
+        self.repo, self.path, self.size = repo, path, size
+        self.name = f"{repo.name}/{path}"
 
     @cached_property
     def url(self) -> str:
         from huggingface_hub import hf_hub_url
 
-        return hf_hub_url(self.repo, self.path, revision=self.revision)
+        return hf_hub_url(self.repo.name, self.path, revision=self.repo.revision)
 
     def read(self, start: int, stop: int) -> bytes:
         """Raises HubError when the bytes do not come, though they were asked for again and again."""
-        return patiently(lambda: self._ask(start, stop)) if stop > start else b""
+        return self.repo.ask(lambda: self._ask(start, stop)) if stop > start else b""
 
     def _ask(self, start: int, stop: int) -> bytes:
         from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
 
         headers = build_hf_headers(library_name="mlx_happyhorse", library_version=__version__)
         headers |= {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
-        request = get_session().stream(
-            "GET", self.url, headers=headers, timeout=TIMEOUT, follow_redirects=True
-        )
-        with asking(self.repo), request as response:
+        options: dict[str, Any] = {"headers": headers, "timeout": TIMEOUT, "follow_redirects": True}
+        with asking(self.repo.name), get_session().stream("GET", self.url, **options) as response:
             if response.is_error:
                 response.read()
                 hf_raise_for_status(response)
@@ -97,6 +114,8 @@ class RemoteFile:
             data = bytearray()
             for part in response.iter_bytes():
                 data += part
+                if self.repo.closed.is_set():
+                    raise HubError(CLOSED)
         if len(data) != stop - start:
             raise Unanswered(f"{self.name}: {len(data):,} bytes came of {stop - start:,}.")
         return bytes(data)
@@ -111,7 +130,7 @@ class RemoteFile:
             )
 
 
-def patiently(ask: Callable[[], T], attempts: int = ATTEMPTS) -> T:
+def patiently(ask: Callable[[], T], attempts: int, closed: threading.Event) -> T:
     """Asks again, after ever longer pauses, when the connection breaks or the server is busy."""
     for attempt in range(attempts - 1):
         try:
@@ -120,4 +139,6 @@ def patiently(ask: Callable[[], T], attempts: int = ATTEMPTS) -> T:
             if attempt > 0:
                 note("the Hub is not responding: retrying.")
             time.sleep(min(2.0**attempt if error.wait is None else error.wait, LONGEST_WAIT))
+            if closed.is_set():
+                raise HubError(CLOSED) from error
     return ask()

@@ -17,6 +17,7 @@ import numpy as np
 
 from mlx_happyhorse.safetensors import ITEM_BYTES, OURS, Entry, write_header
 from mlx_happyhorse.sums import sha256
+from mlx_happyhorse.waiting import awaited
 
 from .fidelity import NO_SQUARES, SAMPLED_ROWS, Errors, Squares, measure
 from .journal import Journal
@@ -26,8 +27,6 @@ from .tensors import Piece, Tensor
 MAX_SHARD_BYTES = 5_000_000_000
 # More than cores where those are few, since some wait for bytes; each may take 100 MB.
 WORKERS = min(max(4, os.cpu_count() or 1), 16)
-
-TICK = 0.2  # seconds between two looks at what may have happened
 
 OnBytes = Callable[[int], None]
 
@@ -82,7 +81,7 @@ def write_shard(path: Path, items: list[Item], journal: Journal, on_bytes: OnByt
             for item, errors in filled:
                 os.fsync(file.fileno())
                 journal.add("tensors", item.name, errors)
-    journal.add("shards", path.name, sha256(partial))
+    journal.add("shards", path.name, sha256(partial, lambda count: on_bytes(0)))
     partial.replace(path)
 
 
@@ -99,7 +98,7 @@ def _fill(
 ) -> Generator[tuple[Item, dict[str, float] | None], None, None]:
     """Writes the items' rows; gives every item when it is all there, with the errors it has now."""
     errors: Errors | None = None
-    with closing(_in_order(descriptor, places, items, on_bytes)) as pieces:
+    with closing(_in_order(descriptor, places, items, lambda: on_bytes(0))) as pieces:
         for item, piece, (count, squares) in pieces:
             if piece.start == item.tensor.first:
                 errors = None if item.format.quantization is None else Errors()
@@ -111,7 +110,7 @@ def _fill(
 
 
 def _in_order(
-    descriptor: int, places: dict[str, Entry], items: list[Item], on_bytes: OnBytes
+    descriptor: int, places: dict[str, Entry], items: list[Item], on_wait: Callable[[], None]
 ) -> Generator[tuple[Item, Piece, tuple[int, Squares]], None, None]:
     """All pieces with what `_store` gave; a few are fetched and a few are stored at any time."""
     fetching: deque[tuple[Item, Piece, AsyncResult[list[np.ndarray]]]] = deque()
@@ -122,10 +121,8 @@ def _in_order(
 
     def store_first() -> None:
         item, piece, result = fetching.popleft()
-        while not result.ready():
-            on_bytes(0)  # whoever looks on may end it, though nothing comes
-            result.wait(TICK)
-        storing.append((item, piece, writers.submit(_store, descriptor, places, item, piece, result.get())))
+        fetched = awaited(result, on_wait)
+        storing.append((item, piece, writers.submit(_store, descriptor, places, item, piece, fetched)))
 
     try:
         for item, piece in pieces:

@@ -6,8 +6,7 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-from mlx_happyhorse.convert import Progress, download
-from mlx_happyhorse.convert.offers import Offer
+from mlx_happyhorse.convert import Offer, Progress, download
 from mlx_happyhorse.errors import HappyHorseError, Stopped
 from mlx_happyhorse.notes import told_to
 
@@ -69,7 +68,8 @@ class Downloads:
     def _show(self, progress: Progress) -> None:
         if self._stopping.is_set():
             raise Stopped
-        self._fetch = Fetch("fetching", progress.done, progress.total, note=self._fetch.note)
+        total = progress.total or self._fetch.total  # the offer's own until one is known
+        self._fetch = Fetch("fetching", progress.done, total, note=self._fetch.note)
 
     def _note(self, note: str) -> None:
         self._fetch = Fetch("fetching", self._fetch.done, self._fetch.total, note=note)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from mlx_happyhorse.convert.offers import Offer, free_disk, gated, licences
+from mlx_happyhorse.convert import Offer, free_disk, gated, licences
 
 from .downloads import Fetch
 from .stage import size

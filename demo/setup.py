@@ -6,7 +6,7 @@ from typing import Any
 
 import gradio as gr
 
-from mlx_happyhorse.convert.offers import Offer, offers
+from mlx_happyhorse.convert import Offer, offers
 from mlx_happyhorse.errors import RequestError
 from mlx_happyhorse.files import expanded
 
@@ -46,7 +46,7 @@ class Setup:
         texts = Texts.of(language)
         self._offers = self._offers or offers(first_run.MODEL)
         choices = [first_run.label(offer, texts) for offer in self._offers]
-        best = next(i for i, offer in enumerate(self._offers) if offer.recommended)
+        best = next((i for i, offer in enumerate(self._offers) if offer.recommended), 0)
         fetching = self.downloads.now.state == "fetching"
         return [
             gr.update(visible=True),

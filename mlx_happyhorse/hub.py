@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .errors import HubError, ModelError, RequestError
+from .errors import HappyHorseError, HubError, ModelError, RequestError
+from .fetching import OnBytes, snapshot
 from .files import expanded
 from .safetensors import weight_map
 from .sums import SUMS, read_sums
@@ -61,7 +62,7 @@ def home() -> Path:
     return expanded(os.environ.get(HOME) or "~/.cache/mlx_happyhorse")
 
 
-def find(model: str | Path) -> Path:
+def find(model: str | Path, on_bytes: OnBytes | None = None) -> Path:
     """The folder of a model. Of a Hub repo only the descriptions are fetched, and only if they are not here.
 
     Raises RequestError when there is none of that name, HubError if the Hub does not answer."""
@@ -76,7 +77,7 @@ def find(model: str | Path) -> Path:
             raise RequestError(f"{name} is not on this machine: happyhorse download {name}")
         if not REPO.fullmatch(name):
             raise RequestError(f"there is no model {name!r}: give {_known()}, a Hub repo or a folder.")
-        folder = _cached(name) or _snapshot(name, DESCRIPTIONS)
+        folder = _cached(name) or _snapshot(name, DESCRIPTIONS, on_bytes)
     if not (folder / "config.json").is_file():
         raise RequestError(
             f"{model} is not a model folder: it has no config.json. "
@@ -96,22 +97,25 @@ def is_here_as(name: str) -> bool:
     return name in EMBEDDED or (not name.startswith(".") and _downloaded(name) is not None)
 
 
-def fetch(folder: Path, components: Iterable[str]) -> None:
+def fetch(folder: Path, components: Iterable[str], on_bytes: OnBytes | None = None) -> None:
     """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
     repo = repo_of(folder)
     missing = [name for name in components if repo is not None and not is_here(folder / name)]
     if missing:
-        _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing])
+        _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing], on_bytes)
 
 
-def download(name: str) -> Path:
-    """All of a Hub repo as it is now. Raises RequestError if it is no model of ours, or HubError."""
+def download(name: str, on_bytes: OnBytes | None = None) -> Path:
+    """All of a Hub repo as it is now. Raises RequestError if it is no model of ours, or HubError.
+
+    What is done is kept: however a call ended, the next resumes it."""
     if not REPO.fullmatch(name):
         raise RequestError(f"{name!r} is no Hub repo, which has a name like owner/name.")
-    folder = _snapshot(name, DESCRIPTIONS)
+    folder = _snapshot(name, DESCRIPTIONS, on_bytes)
     config = describe(folder)
     repo, _, _ = name.partition("@")
-    return _snapshot(f"{repo}@{folder.name}", ["*.md", *(f"{part}/*" for part in config["components"])])
+    patterns = ["*.md", *(f"{part}/*" for part in config["components"])]
+    return _snapshot(f"{repo}@{folder.name}", patterns, on_bytes)
 
 
 def describe(folder: Path) -> dict[str, Any]:
@@ -172,6 +176,23 @@ def asking(repo: str) -> Iterator[None]:
         raise _refusal(repo, error) from error
     except httpx.HTTPError as error:
         raise Unanswered(f"the Hub does not answer for {repo}: {error or type(error).__name__}.") from error
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        raise _local_problem(repo, error) from error
+
+
+def _local_problem(repo: str, error: Exception) -> HappyHorseError:
+    """What on this machine keeps the Hub's library from asking, or from storing what it is given."""
+    if isinstance(error, UnicodeError):
+        return RequestError("the Hub's token holds characters that none has: set HF_TOKEN anew.")
+    if isinstance(error, OSError):
+        return HubError(
+            f"{repo} could not be stored in the Hub's cache ({error.strerror or error}). What is done is "
+            "kept: make room or allow writing there, or set HF_HOME to another folder, and try again."
+        )
+    return RequestError(
+        f"the Hub cannot be asked as HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set ({error}): "
+        "give http://host:port, or unset them."
+    )
 
 
 def _refusal(repo: str, error: Any) -> HubError:
@@ -195,23 +216,18 @@ def repo_of(folder: Path) -> str | None:
     return cache.removeprefix("models--").replace("--", "/", 1)
 
 
-def fetch_again(repo: str, folder: Path, patterns: Iterable[str]) -> None:
+def fetch_again(repo: str, folder: Path, patterns: Iterable[str], on_bytes: OnBytes | None = None) -> None:
     """Replaces files of a folder of the Hub's cache. Raises HubError."""
-    from huggingface_hub import snapshot_download
-
     with asking(repo):
-        snapshot_download(repo, revision=folder.name, allow_patterns=list(patterns), force_download=True)
+        snapshot(repo, folder.name, list(patterns), on_bytes, again=True)
 
 
-def _snapshot(name: str, patterns: Iterable[str]) -> Path:
+def _snapshot(name: str, patterns: Iterable[str], on_bytes: OnBytes | None) -> Path:
     """The folder of a Hub repo with the files that match, from the cache where they are all there."""
-    from huggingface_hub import snapshot_download
-
     match = REPO.fullmatch(name)
     assert match
-    repo, revision = match.groups()
-    with asking(repo):
-        return Path(snapshot_download(repo, revision=revision, allow_patterns=list(patterns)))
+    with asking(match[1]):
+        return snapshot(match[1], match[2], list(patterns), on_bytes)
 
 
 def _cached(name: str) -> Path | None:

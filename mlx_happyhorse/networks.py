@@ -13,6 +13,7 @@ import numpy as np
 
 from . import hub, media, preview, sampling, text_cache, upscaling, watchdog, weights
 from .errors import RequestError
+from .fetching import OnBytes
 from .machine import this_machine
 from .memory import explained, limits
 from .models.blocks import OnBlock, no_block
@@ -37,8 +38,10 @@ class Networks:
         dtype: mx.Dtype | None = None,
         low_ram: bool | None = None,
         dense_rows: float | None = None,
+        on_fetch: OnBytes | None = None,
     ):
         self.folder, self.name, self.dtype, self.low_ram = folder, name, dtype, low_ram
+        self.on_fetch = on_fetch
         self.machine = this_machine()
         if dense_rows is not None:
             chip = replace(self.machine.chip, dense_rows=dense_rows)
@@ -208,7 +211,7 @@ class Networks:
 
     def _load(self, component: str, streamed: bool = False) -> Any:
         self._check_held(component)
-        hub.fetch(self.folder, [component])
+        hub.fetch(self.folder, [component], self.on_fetch)
         dtype = self.dtype if component in LARGE_NETWORKS else None
         work = self.machine.work(streamed).times(watchdog.share())
         return weights.load(self.folder / component, dtype, work=work, streamed=streamed)

@@ -13,6 +13,7 @@ import mlx.core as mx
 
 from . import hub, metadata, text_cache, weights
 from .errors import RequestError
+from .fetching import OnBytes
 from .latents import Latents
 from .media import FPS, Clip
 from .models.blocks import OnBlock
@@ -52,20 +53,22 @@ class HappyHorse(Networks):
         dtype: mx.Dtype | None = None,
         low_ram: bool | None = None,
         dense_rows: float | None = None,
+        on_fetch: OnBytes | None = None,
     ) -> HappyHorse:
         """Opens a model by name, Hub repo or folder. Raises RequestError if there is no such model.
 
         `dtype` replaces what the transformer's large matrices are computed in, say fp16 for bf16. With
         `low_ram` they are read anew from the disk for every step; None does so where they do not fit. From
         `dense_rows` tokens on quantized matrices are expanded before they are multiplied: None is as the
-        chip likes it."""
+        chip likes it. `on_fetch(done, total)` is told of the bytes that are fetched of a Hub repo, now and by
+        later runs, a few times a second; it ends that by raising, and the files that are whole are kept."""
         if not isinstance(model, str | Path):
             raise RequestError(f"a model is a name, a Hub repo or a folder, not {model!r}.")
         if dtype is not None and not (isinstance(dtype, mx.Dtype) and dtype in DTYPES.values()):
             raise RequestError(f"dtype is one of {', '.join(map(str, DTYPES.values()))}, not {dtype!r}.")
         if dense_rows is not None and not dense_rows >= 1:
             raise RequestError(f"dense_rows is a number of tokens from 1, not {dense_rows!r}.")
-        return cls(hub.find(model), str(model), dtype, low_ram, dense_rows)
+        return cls(hub.find(model, on_fetch), str(model), dtype, low_ram, dense_rows, on_fetch)
 
     def generate(
         self,
@@ -291,7 +294,7 @@ class HappyHorse(Networks):
         """Fetches and opens every file that will be needed, before hours go into the first of them."""
         for name in names:
             self._check_held(name)
-        hub.fetch(self.folder, names)
+        hub.fetch(self.folder, names, self.on_fetch)
         networks = {name: self._load(name) for name in names}
         if encoder := networks.get("text_encoder"):
             load_tokenizer(self._tokenizer_file)

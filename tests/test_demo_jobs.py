@@ -14,10 +14,11 @@ from models import golden_model
 from PIL import Image
 
 from mlx_happyhorse import HappyHorse, RequestError, metadata
+from mlx_happyhorse.convert import Offer, Progress
 from mlx_happyhorse.media import Film
 
 jobs = pytest.importorskip("mlx_happyhorse.demo.jobs")
-from mlx_happyhorse.demo import commands, history  # noqa: E402
+from mlx_happyhorse.demo import commands, downloads, history  # noqa: E402
 from mlx_happyhorse.demo.jobs import Jobs, Order  # noqa: E402
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
@@ -173,3 +174,18 @@ def test_history_leaves_out_what_is_foreign_or_damaged(queue):
     entries = history.History(queue.folder).entries()
     assert [entry.file for entry in entries] == [made.file] and entries[0].poster[:2] == b"\xff\xd8"
     assert entries[0].latents is not None and made.latents == entries[0].latents
+
+
+def test_a_download_shows_the_total_of_its_offer_until_one_is_known(monkeypatch, tmp_path):
+    page, shown = downloads.Downloads(), []
+
+    def download(model, quantization, on_progress):
+        for progress in (Progress("", 0, 0), Progress("transformer", 4, 70)):
+            on_progress(progress)
+            shown.append((page.now.done, page.now.total))
+        return tmp_path / "here"
+
+    monkeypatch.setattr(downloads, "download", download)
+    page.start(Offer("magihuman-distill", 4, fetched=81, stored=16, memory=11, streamed=False, fits=True))
+    page.close()
+    assert shown == [(0, 81), (4, 70)] and page.now.model == "here"

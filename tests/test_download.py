@@ -1,8 +1,6 @@
 """Models from the Hub: fetched by byte ranges, whatever the network does, and gone on with after a stop."""
 
-import errno
 import os
-import random
 import re
 import shutil
 import signal
@@ -26,7 +24,6 @@ from served import asking, damage, same, states, weights_sent
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import (
     Planned,
-    Progress,
     Quantization,
     checkpoint,
     convert,
@@ -34,7 +31,7 @@ from mlx_happyhorse.convert import (
     repo,
     shards,
 )
-from mlx_happyhorse.errors import HappyHorseError, HubError, Stopped
+from mlx_happyhorse.errors import HubError
 
 T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 GET_T2V = ("download", "magihuman-distill", "--q-bits", "4", "--components", *T2V)
@@ -338,69 +335,6 @@ def test_a_download_is_stopped_at_once_though_the_network_hangs(root, tmp_path):
                 assert process.wait(timeout=3) == 130
             finally:
                 process.kill()
-
-
-def test_a_download_cancelled_ten_times_is_finished_without_fetching_again(root, model, server, home):
-    """At random moments; what is in flight when it ends is all that may come twice."""
-    generator = random.Random(1)
-    used = published.used(root)["transformer"]
-    get = {"components": T2V[:1], "quantization": Quantization(4, 64)}
-
-    def cancelled(after: int) -> None:
-        def show(progress: Progress) -> None:
-            seen.append(progress.done)
-            if seen[-1] - seen[0] >= after:
-                raise Stopped
-
-        seen: list[int] = []
-        with pytest.raises(Stopped, match="what is done is kept, and the same command resumes there"):
-            download("magihuman-distill", on_progress=show, **get)
-
-    for _ in range(10):
-        cancelled(generator.randrange(used // 14, used // 11))
-        assert [item.name for item in home.iterdir()] == [".magihuman-distill-4bit.partial"]
-    folder = download("magihuman-distill", **get)
-    assert same(folder / "transformer", model.folder / "transformer")
-    # Begun anew each time, it would be nearly twice as much.
-    assert server.sent(MAGIHUMAN) < 1.45 * used
-
-
-def test_a_download_on_a_full_disk_is_finished_without_fetching_again(root, model, server, home, monkeypatch):
-    write, left = os.pwrite, iter(range(40))
-
-    def fill(*arguments):
-        if next(left, None) is None:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return write(*arguments)
-
-    get = {"components": T2V[:1], "quantization": Quantization(4, 64)}
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "pwrite", fill)
-        with pytest.raises(HappyHorseError, match=r"the disk was full .* make room"):
-            download("magihuman-distill", **get)
-    folder = download("magihuman-distill", **get)
-    assert same(folder / "transformer", model.folder / "transformer")
-    used = published.used(root)["transformer"]
-    assert server.sent(MAGIHUMAN) < used + 2 * (HEADERS + UNDER_WAY)
-
-
-def test_a_cancel_is_heard_though_the_network_hangs(server, home):
-    server.faults += [Fault("none", 120), Fault("stall", 1000, after=1, seconds=60)]
-    seen: list[float] = []
-
-    def show(progress: Progress) -> None:
-        seen.append(time.monotonic())
-        if len(seen) > 1 and seen[-1] - began[-1] > 0.5:
-            raise Stopped
-        if not began or progress.done != done[-1]:
-            began.append(seen[-1])
-            done.append(progress.done)
-
-    began: list[float] = []
-    done: list[int] = []
-    with pytest.raises(Stopped):
-        download("magihuman-distill", components=T2V[:1], on_progress=show)
-    assert seen[-1] - began[-1] < 2
 
 
 def test_a_damaged_shard_is_fetched_and_converted_again_and_no_other(root, server, home, monkeypatch):

@@ -12,6 +12,7 @@ import layouts
 import mlx.core as mx
 import networks
 import pytest
+from served import same
 
 from mlx_happyhorse import HappyHorseError
 from mlx_happyhorse.cli import main
@@ -234,7 +235,9 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
 @pytest.mark.parametrize(
     ("number", "message"), [(errno.ENOSPC, "disk was full"), (errno.EIO, "could not be written")]
 )
-def test_a_disk_that_fails_under_way(source, tmp_path, monkeypatch, capsys, number, message):
+def test_a_disk_that_fails_under_way_keeps_what_is_done(
+    source, tmp_path, monkeypatch, capsys, number, message
+):
     writes = iter(range(100))
     write = os.pwrite
 
@@ -243,15 +246,17 @@ def test_a_disk_that_fails_under_way(source, tmp_path, monkeypatch, capsys, numb
             raise OSError(number, os.strerror(number))
         return write(*arguments)
 
-    monkeypatch.setattr(os, "pwrite", fail)
-    target = tmp_path / "model"
-    assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 1
-    shown = capsys.readouterr().err
-    assert message in shown and "what is done is kept, and the same command resumes there" in shown
-    assert not target.exists()
-    monkeypatch.setattr(os, "pwrite", write)
-    assert main(["convert", "--hf-path", str(source), "--mlx-path", str(target)]) == 0
-    assert [item.name for item in tmp_path.iterdir() if item.name.startswith(".")] == []
+    command = ["convert", "--hf-path", str(source), "--mlx-path", str(tmp_path / "out")]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", fail)
+        assert main(command) == 1
+    said = capsys.readouterr().err
+    assert message in said and "what is done is kept, and the same command resumes there" in said.lower()
+    assert {file.name for file in tmp_path.iterdir()} == {"base", ".out.partial"}
+    assert main(command) == 0
+    convert([source], tmp_path / "undisturbed")
+    assert same(tmp_path / "out/transformer", tmp_path / "undisturbed/transformer")
+    assert {file.name for file in tmp_path.iterdir()} == {"base", "out", "undisturbed"}
 
 
 def test_a_target_that_cannot_be_written_to(source, tmp_path, capsys):

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..errors import ModelError
-from .terminal import counting_bytes, say
+from .terminal import counting_bytes, resumable, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> None:
     if problems and options.fix:
         from ..convert import fix
 
-        with counting_bytes("Fetching", None) as count:
+        with counting_bytes("Fetching", None) as count, resumable():
             fix(folder, problems, count)
         problems = checking.check(folder, components)
     if problems:

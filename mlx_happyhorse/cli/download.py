@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import RequestError
 from . import precision
-from .terminal import converting, say, size
+from .terminal import converting, fetching, resumable, say, size
 
 if TYPE_CHECKING:
     from ..convert import Planned
@@ -59,7 +59,9 @@ def _download_converted(options: argparse.Namespace) -> None:
         repo, _, revision = options.model.partition("@")
         say(f"{options.model}: {size(Repo(repo, revision or None).size)}")
     else:
-        say(f"Here: {hub.download(options.model)}")
+        with fetching() as show, resumable():
+            folder = hub.download(options.model, show)
+        say(f"Here: {folder}")
 
 
 def _say_plan(plan: list[Planned]) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from ..waiting import KEPT
+
 if TYPE_CHECKING:
     from ..convert import Progress
     from ..output import Saved
@@ -134,6 +136,8 @@ def converting() -> Iterator[Callable[[Progress], None]]:
 
     def show(progress: Progress) -> None:
         nonlocal bar
+        if not progress.total:
+            return
         if bar is None:
             bar = _bytes_bar(progress.component, progress.total)
         bar.set_description_str(progress.component, refresh=False)
@@ -144,6 +148,35 @@ def converting() -> Iterator[Callable[[Progress], None]]:
     finally:
         if bar is not None:
             bar.close()
+
+
+@contextmanager
+def fetching() -> Iterator[Callable[[int, int], None]]:
+    """A bar of a Hub repo's bytes; it begins when some are to be fetched."""
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        if total and bar is None:
+            bar = _bytes_bar("Fetching", total)
+        if bar is not None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
+@contextmanager
+def resumable() -> Iterator[None]:
+    """Says of an interrupted command that it can be resumed."""
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(KEPT) from stop
 
 
 def _bytes_bar(label: str, total: int | None) -> Any:
