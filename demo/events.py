@@ -35,46 +35,51 @@ class Events:
     def connect(self, blocks: gr.Blocks) -> None:
         page = self.page
         run: dict[str, Any] = QUIET | {"queue": False}
-        planned = [page.estimate, page.fit, page.generate, page.fix]
-        asked = [*page.fields, page.language]
         everything = [*self._watched(), page.job, page.kept_job, page.clock, page.seed]
+        words = list(page.labelled(page.texts))
         blocks.load(
             self.greet,
             [page.kept_job, page.kept_language],
             [page.language, page.job, page.clock, page.models],
             **run,
-        ).then(self.translate, [page.language], list(page.labelled(page.texts)), **run).then(
+        ).then(self.translate, [page.language], words, **run).then(
             self.look, self._looking(), self._watched(), **run
-        ).then(self.estimate, asked, planned, **run).then(
-            self.around, [page.language], [page.history, page.banner, page.waiting], **run
-        )
+        ).then(self.around, [page.language], [page.history, page.banner, page.waiting], **run)
         page.language.input(lambda language: language, [page.language], page.kept_language, **run)
-        page.language.input(self.translate, [page.language], list(page.labelled(page.texts)), **run).then(
+        page.language.input(self.translate, [page.language], words, **run).then(
             self.retell, self._looking(), self._watched(), **run
-        ).then(self.estimate, asked, planned, **run)
-        for choice in (page.shape, page.quality, page.models):
-            choice.input(lambda: {}, None, page.extra, **run)
-        inputs: list[Any] = [page.first_frame, page.voice]
-        for given in inputs:
-            given.change(lambda: {}, None, page.extra, **run).then(self.estimate, asked, planned, **run)
-        shown: list[Any] = [page.shape, page.quality, page.models, page.seconds, page.steps, page.guidance]
-        for part in [*shown, page.extra, page.chosen]:
-            part.change(self.estimate, asked, planned, **run)
-        page.prompt.blur(self.estimate, asked, planned, **run)
-        page.models.change(
-            self.switch,
-            [page.models, page.language],
-            [page.seconds, page.quality, page.guided, page.guidance, page.steps],
-            **run,
         )
-        page.fit.click(
-            self.mend, [page.fix, page.seconds], [page.seconds, page.quality, page.extra], **run
-        ).then(self.estimate, asked, planned, **run)
-        page.generate.click(self.generate, asked, everything, **run)
+        choices = [page.seconds, page.quality, page.guided, page.guidance, page.steps]
+        page.models.change(self.switch, [page.models, page.language], choices, **run)
+        page.generate.click(self.generate, everything_asked(page), everything, **run)
         page.stop.click(self.stop, [page.job], None, **run)
         page.clock.tick(self.look, self._looking(), self._watched(), **run)
+        self._connect_estimate(blocks, run)
         self._connect_finished(run)
         self._connect_form(run)
+
+    def _connect_estimate(self, blocks: gr.Blocks, run: dict[str, Any]) -> None:
+        """One event for all that the estimate hangs on: two at once could answer in the wrong order."""
+        page = self.page
+        shown: list[Any] = [page.shape, page.quality, page.models, page.seconds, page.steps, page.guidance]
+        shown += [page.first_frame, page.voice, page.extra, page.chosen, page.language]
+        planned = [page.estimate, page.fit, page.generate, page.fix]
+        gr.on(
+            [blocks.load, page.prompt.blur, *(part.change for part in shown)],
+            self.estimate,
+            everything_asked(page),
+            planned,
+            trigger_mode="always_last",
+            **run,
+        )
+        for choice in (page.shape.input, page.quality.input, page.models.input):
+            choice(lambda: {}, None, page.extra, **run)
+        for given in (page.first_frame.change, page.voice.change):
+            given(lambda: {}, None, page.extra, **run)
+        mended = [page.seconds, page.quality, page.extra]
+        page.fit.click(self.mend, [page.fix, page.seconds], mended, **run).then(
+            self.estimate, everything_asked(page), planned, **run
+        )
 
     def _connect_finished(self, run: dict[str, Any]) -> None:
         page = self.page
@@ -374,6 +379,11 @@ class Events:
                 return job.order
         entry = self._entry(name)
         return None if entry is None else _order(entry)
+
+
+def everything_asked(page: Page) -> list[Any]:
+    """The inputs of `Events.estimate` and `Events.generate`."""
+    return [*page.fields, page.language]
 
 
 def _order(entry: Entry) -> Order:
