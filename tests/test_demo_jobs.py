@@ -54,6 +54,7 @@ def test_jobs_are_made_in_their_order_and_never_two_at_once(queue):
         waiting = [job.place for job in now if job.state == "queued"]
         assert waiting == list(range(1, len(waiting) + 1))
         assert finished == ids[: len(finished)]
+        time.sleep(0.01)
     assert max(running) == 1
     expected = HappyHorse.load("tiny").generate("a ball", seed=2, **SMALL)
     file = queue.snapshot(ids[2]).file

@@ -1,0 +1,70 @@
+"""Twenty programs at the page's server at once, some leaving, some cancelling: every job ends as it should,
+and memory stays flat.
+
+python benchmarks/callers.py [--rounds 5]
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+
+from demo_server import Server, serving
+from gradio_client import Client
+
+SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 1}
+LEAVING = (
+    "import os, time; from gradio_client import Client; "
+    "c = Client({address!r}, verbose=False); c.submit('left', **{settings!r}, api_name='/generate'); "
+    "time.sleep(0.5); os._exit(0)"
+)
+
+
+def memory(server: Server) -> float:
+    """MB of the server's process."""
+    assert server.process is not None
+    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+
+
+def call(server: Server, number: int) -> None:
+    """Stay for the clip, leave in the middle, or cancel."""
+    if number % 5 == 4:
+        script = LEAVING.format(address=server.address, settings=SMALL)
+        subprocess.run([sys.executable, "-c", script], check=True)
+        return
+    client = Client(server.address, verbose=False, download_files=str(server.folder))
+    job = client.submit(f"caller {number}", **SMALL, api_name="/generate")
+    if number % 5 == 3:
+        time.sleep(0.3)
+        job.cancel()
+    else:
+        job.result()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--rounds", type=int, default=5)
+    rounds = parser.parse_args().rounds
+    with tempfile.TemporaryDirectory() as folder, serving(Server(Path(folder))) as server:
+        print(f"before     {memory(server):6.0f} MB")
+        for number in range(rounds):
+            with ThreadPoolExecutor(20) as pool:
+                list(pool.map(lambda caller: call(server, caller), range(20)))
+            jobs = Client(server.address, verbose=False)
+            while any(job["state"] in ("queued", "running") for job in jobs.predict(api_name="/jobs")):
+                time.sleep(0.2)
+            states = Counter(job["state"] for job in jobs.predict(api_name="/jobs"))
+            print(f"{20 * (number + 1):>3} callers {memory(server):6.0f} MB, {dict(states)}")
+
+
+if __name__ == "__main__":
+    main()
