@@ -223,6 +223,7 @@ class Events:
 
     def look(self, job: str, language: str, shown: str, chosen: str) -> list[Any]:
         """Show how far a tab's job is, where that has changed."""
+        shown = shown or stage.idle(self.page.texts)  # as the page begins
         return self._look(job, Texts.of(language), shown, chosen)
 
     def retell(self, job: str, language: str, shown: str, chosen: str) -> list[Any]:
