@@ -33,6 +33,7 @@ from .setup import Setup
 from .styles import CSS, HEAD, theme
 
 PORT, PORTS = 7860, 100
+SESSIONS = 200  # tabs and callers that Gradio remembers: each takes a copy of what it changed
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
@@ -104,6 +105,7 @@ def _launch(blocks: gr.Blocks, jobs: Jobs, options: Options, port: int, login: t
         run_history=False,
         footer_links=[],
         ssr_mode=False,
+        state_session_capacity=SESSIONS,
         app_kwargs={"middleware": [_middleware(guard)]},
         theme=theme(),
         css=CSS,
