@@ -1,4 +1,4 @@
-"""Print a hash of a clip for every mode: frames, sound and file. Compare two runs to prove that nothing changed.
+"""Print hashes of a clip for every mode (frames, sound, file): two versions that agree make the same clips.
 
 python benchmarks/clip_hashes.py    (a minute)
 
@@ -38,7 +38,8 @@ def photo() -> np.ndarray:
 
 def voice() -> tuple[np.ndarray, int]:
     time = np.arange(22_050) / 44_100
-    return (0.5 * np.sin(2 * np.pi * 220 * time) * (1 + np.sin(2 * np.pi * 3 * time)) / 2).astype(np.float32), 44_100
+    tone = 0.5 * np.sin(2 * np.pi * 220 * time) * (1 + np.sin(2 * np.pi * 3 * time)) / 2
+    return tone.astype(np.float32), 44_100
 
 
 def golden(folder: Path, variant: str, turbo: bool = True, **options: Any) -> Path:
@@ -74,14 +75,19 @@ def modes(folder: Path) -> Iterator[tuple[str, Callable[[], Clip]]]:
     yield "1080p", lambda: tiny.generate(PROMPT, upscale="1080p", **UPSCALED, **SMALL)
     yield "540p of kept latents", lambda: kept(tiny, folder)
     yield "base, guided", lambda: base.generate(PROMPT, guidance=4.0, **SMALL)
-    yield "base, guided upscaling", lambda: base.generate(
-        PROMPT, upscale="540p", upscale_guidance=3.5, image=photo(), **UPSCALED, **SMALL
+    yield (
+        "base, guided upscaling",
+        lambda: base.generate(
+            PROMPT, upscale="540p", upscale_guidance=3.5, image=photo(), **UPSCALED, **SMALL
+        ),
     )
     yield "Wan decoder, first frame", lambda: wan.generate(PROMPT, image=photo(), **SMALL)
     yield "bf16", lambda: halves.generate(PROMPT, **SMALL)
     for bits in (8, 4):
         how = Quantization(bits, 32)
-        quantized = HappyHorse.load(golden(folder, "distill", dtype="float32", quantization=how, recipe="uniform"))
+        quantized = HappyHorse.load(
+            golden(folder, "distill", dtype="float32", quantization=how, recipe="uniform")
+        )
         yield f"{bits} bits", lambda quantized=quantized: quantized.generate(PROMPT, **SMALL)
         folder = folder / str(bits)
         folder.mkdir()

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlx_happyhorse.safetensors import write_header
+from mlx_happyhorse.storage.safetensors import write_header
 
 HIDDEN, HEADS, KV, DIM = 5120, 40, 8, 128
 SHARDS = 7

@@ -31,10 +31,11 @@ import mlx.core as mx
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import tiny
-from mlx_happyhorse.latents import Latents
-from mlx_happyhorse.media import FPS, Film
+from mlx_happyhorse.geometry import FPS
 from mlx_happyhorse.models.turbo_decoder import TurboDecoderConfig
-from mlx_happyhorse.run import State
+from mlx_happyhorse.outputs.latents import Latents
+from mlx_happyhorse.outputs.mp4 import Mp4Writer
+from mlx_happyhorse.pipeline.state import State
 
 SECONDS = (1, 5, 20)
 MIB = 2**20
@@ -92,7 +93,7 @@ def write(states: object, path: Path) -> tuple[State, int]:
     for state in states:
         sound = state.sound if state.sound is not None else sound
         if state.frames is not None:
-            film = film or Film(path, sound, state.settings)
+            film = film or Mp4Writer(path, sound, state.settings)
             film.add(state.frames)
     film.save()
     film.drop()

@@ -23,7 +23,7 @@ from models import golden_model
 
 from mlx_happyhorse import HappyHorse, State
 from mlx_happyhorse.notes import told_to
-from mlx_happyhorse.preview import Colours
+from mlx_happyhorse.pipeline.preview import Colours
 
 CLIP = {"seconds": 1, "width": 128, "height": 96, "steps": 4}
 LEARNED = 4

@@ -26,13 +26,13 @@ import numpy as np
 from golden_cases import FOLDER, Case, latents
 from test_golden_networks import transformer
 
-from mlx_happyhorse import sampling
-from mlx_happyhorse.convert.networks import Component
-from mlx_happyhorse.convert.precision import RECIPES, Format, Prepared, Quantization, prepare
+from mlx_happyhorse.convert.layouts.published import Component
+from mlx_happyhorse.convert.write.quantization import RECIPES, Format, Prepared, Quantization, prepare
+from mlx_happyhorse.diffusion import sampling
+from mlx_happyhorse.diffusion.sequence import coordinates, rotation
 from mlx_happyhorse.models.transformer import Expert, Transformer, TransformerConfig, attend
-from mlx_happyhorse.precision import LARGE, cast
-from mlx_happyhorse.sequence import coordinates, rotation
-from mlx_happyhorse.weights import build, parameters
+from mlx_happyhorse.storage.dtypes import LARGE, cast
+from mlx_happyhorse.storage.weights import build, parameters
 
 OUTLIERS, DEEP_SEEDS = 0.5, 2  # spread of the columns' factors, and how many deep networks have them
 GELU, SHARED = 0, 20  # layers that stand for their kind: an expert of the last four is as a shared one

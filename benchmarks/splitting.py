@@ -27,12 +27,12 @@ with suppress(OSError):
 
 import mlx.core as mx
 
-from mlx_happyhorse.machine import CHIPS, DISPATCH_SECONDS, MLP_ROWS
+from mlx_happyhorse.diffusion.sequence import coordinates, rotation
 from mlx_happyhorse.models import transformer
 from mlx_happyhorse.models.matmul import UNLIMITED, Work
 from mlx_happyhorse.models.transformer import Transformer, TransformerConfig
-from mlx_happyhorse.plan import STREAMED_ROWS
-from mlx_happyhorse.sequence import coordinates, rotation
+from mlx_happyhorse.planning.hardware import CHIPS, DISPATCH_SECONDS, MLP_ROWS
+from mlx_happyhorse.planning.plan import STREAMED_ROWS
 
 MIB = 2**20
 MOST = 12e9  # bytes of scores that may be written down

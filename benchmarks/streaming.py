@@ -22,9 +22,9 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_happyhorse.models.transformer import TransformerConfig
-from mlx_happyhorse.precision import is_cast
-from mlx_happyhorse.safetensors import write_header
-from mlx_happyhorse.weights import INDEX, build, parameters
+from mlx_happyhorse.storage.dtypes import is_cast
+from mlx_happyhorse.storage.safetensors import write_header
+from mlx_happyhorse.storage.weights import INDEX, build, parameters
 
 QUANTIZATION = {"group_size": 64, "bits": 4, "mode": "affine"}
 PASSES = 2

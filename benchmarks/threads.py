@@ -18,8 +18,8 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_happyhorse import Clip, HappyHorse
-from mlx_happyhorse.memory import WINOGRAD
 from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.runtime.memory import WINOGRAD
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
 SEEDS = 4

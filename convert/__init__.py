@@ -2,16 +2,14 @@
 
 from .download import USUAL, Planned, download
 from .folder import convert, inspect
-from .job import Progress
-from .offers import Offer, free_disk, gated, licences, offers
-from .precision import Quantization
 from .publish import make_repo, upload
+from .read.repo import Repo
 from .repair import fix
-from .repo import Repo
+from .write.job import Progress
+from .write.quantization import Quantization
 
 __all__ = [
     "USUAL",
-    "Offer",
     "Planned",
     "Progress",
     "Quantization",
@@ -19,11 +17,7 @@ __all__ = [
     "convert",
     "download",
     "fix",
-    "free_disk",
-    "gated",
     "inspect",
-    "licences",
     "make_repo",
-    "offers",
     "upload",
 ]

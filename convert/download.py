@@ -8,18 +8,18 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlx_happyhorse import hub
-from mlx_happyhorse.errors import RequestError
-from mlx_happyhorse.files import expanded
-from mlx_happyhorse.waiting import OnWait
-from mlx_happyhorse.weights import read_json
+from mlx_happyhorse.errors import NoRevision, RequestError
+from mlx_happyhorse.files import expanded, home
+from mlx_happyhorse.runtime.waiting import OnWait
+from mlx_happyhorse.storage import hub
+from mlx_happyhorse.storage.weights import read_json
 
-from .card import licence
-from .collect import Place, collect
 from .folder import prepare_parts
-from .job import Job, OnProgress, Part, Progress, describe, tidy, work_beside
-from .precision import Quantization
-from .repo import Repo
+from .layouts.collect import Place, collect
+from .read.repo import Repo
+from .write.card import licence
+from .write.job import Job, OnProgress, Part, Progress, describe, tidy, work_beside
+from .write.quantization import Quantization
 
 USUAL = ("transformer", "text_encoder", "video_encoder", "video_decoder", "audio_vae")
 
@@ -51,7 +51,7 @@ def download(
     on_plan: OnPlan = lambda plan: None,
     on_progress: OnProgress = lambda progress: None,
 ) -> Path:
-    """Makes the model folder of a published model, `hub.home()`/name-precision unless `out` is another.
+    """Makes the model folder of a published model, `home()`/name-precision unless `out` is another.
 
     Components that are there already stay, those that another model beside it shares are linked. Before
     the first is fetched `on_plan` is shown all; with `dry_run` that is the end.
@@ -60,7 +60,7 @@ def download(
     asked what there is. It ends the download by raising, `Stopped` say, and what is done is kept: however a
     run ended, the same call resumes it. Raises RequestError, HubError or ModelError."""
     published = _published(name, tuple(components))
-    out = hub.home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out).absolute()
+    out = home() / f"{name}-{_suffix(dtype, quantization)}" if out is None else expanded(out).absolute()
     missing = {part: where for part, where in published.items() if not (out / part / "config.json").exists()}
     tidy(out)
     before = hub.describe(out) if out.exists() else {}
@@ -118,7 +118,7 @@ def _open_all(places: Iterable[hub.Published], out: Path, on_wait: OnWait) -> di
 def _open(repo: str, revision: str | None, on_wait: OnWait) -> Repo:
     try:
         return Repo(repo, revision, on_wait)
-    except hub.NoRevision:
+    except NoRevision:
         return Repo(repo, None, on_wait)
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from mlx_happyhorse.errors import HubError, RequestError
 from mlx_happyhorse.files import expanded
-from mlx_happyhorse.hub import COMPONENTS, REPO, describe
-from mlx_happyhorse.inventory import Network, network
-from mlx_happyhorse.weights import read_json
+from mlx_happyhorse.storage.hub import COMPONENTS, REPO, describe
+from mlx_happyhorse.storage.inventory import Network, network
+from mlx_happyhorse.storage.weights import read_json
 
-from .again import is_converted
-from .checkpoint import Checkpoint, checkpoints
-from .collect import Found, Place, collect, read, variant_of
-from .job import Job, OnProgress, Part, tidy
-from .precision import Quantization, prepare
-from .repo import Repo
-from .sources import Folder
-from .tensors import File
+from .layouts.collect import Found, Place, collect, read, variant_of
+from .layouts.converted import is_converted
+from .read.checkpoint import Checkpoint, checkpoints
+from .read.repo import Repo
+from .read.sources import Folder
+from .read.tensors import File
+from .write.job import Job, OnProgress, Part, tidy
+from .write.quantization import Quantization, prepare
 
 TOKENIZER = "tokenizer.json"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlx_happyhorse import hub
 from mlx_happyhorse.files import expanded
+from mlx_happyhorse.storage import hub
 
 
 def make_repo(repo: str) -> str:

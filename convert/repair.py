@@ -7,19 +7,19 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from mlx_happyhorse import hub
-from mlx_happyhorse.checking import Problem
 from mlx_happyhorse.errors import ModelError, RequestError
-from mlx_happyhorse.sums import SUMS, read_sums
-from mlx_happyhorse.weights import read_json
+from mlx_happyhorse.storage import hub
+from mlx_happyhorse.storage.checksums import SUMS, read_sums
+from mlx_happyhorse.storage.verify import Problem
+from mlx_happyhorse.storage.weights import read_json
 
-from .card import REPORT
-from .collect import Place, collect
 from .folder import beside
-from .job import JOURNAL, Part, in_words, locked, tidy, work_beside, write_part
-from .journal import Journal
-from .precision import Prepared, formats
-from .repo import Repo
+from .layouts.collect import Place, collect
+from .read.repo import Repo
+from .write.card import REPORT
+from .write.job import JOURNAL, Part, in_words, locked, tidy, work_beside, write_part
+from .write.journal import Journal
+from .write.quantization import Prepared, formats
 
 OnBytes = Callable[[int], None]
 

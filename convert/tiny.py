@@ -13,11 +13,11 @@ from typing import Any
 import mlx.core as mx
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from mlx_happyhorse.sums import write_sums
+from mlx_happyhorse.storage.checksums import write_sums
+from mlx_happyhorse.storage.weights import build, parameters
 from mlx_happyhorse.version import __version__
-from mlx_happyhorse.weights import build, parameters
 
-from .job import write_json
+from .write.job import write_json
 
 SEED = 7
 QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down

@@ -11,10 +11,10 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from mlx_happyhorse import hub
 from mlx_happyhorse.errors import HappyHorseError, RequestError
+from mlx_happyhorse.storage import hub
 
-from .jobs import Estimate, Jobs, Order, Snapshot
+from .jobs.queue import Estimate, Jobs, Order, Snapshot
 
 TICK = 0.1  # seconds between two looks at a job
 SETTINGS = """

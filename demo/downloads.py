@@ -6,9 +6,11 @@ import threading
 from dataclasses import dataclass
 from typing import Literal
 
-from mlx_happyhorse.convert import Offer, Progress, download
+from mlx_happyhorse.convert import Progress, download
 from mlx_happyhorse.errors import HappyHorseError, Stopped
 from mlx_happyhorse.notes import told_to
+
+from .offers import Offer
 
 
 @dataclass(frozen=True)

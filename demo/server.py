@@ -20,17 +20,17 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from mlx_happyhorse.errors import HappyHorseError, RequestError
-from mlx_happyhorse.machine import GB, this_machine
+from mlx_happyhorse.planning.hardware import GB, this_machine
 
 from .api import add_endpoints
 from .downloads import Downloads
-from .events import QUIET, Events
 from .guard import LARGEST_UPLOAD, Guard
-from .jobs import Jobs
-from .models import TINY, Model, real_models
-from .page import Page, header
-from .setup import Setup
-from .styles import CSS, HEAD, theme
+from .jobs.queue import Jobs
+from .page.events import QUIET, Events
+from .page.layout import Page, header
+from .page.models import TINY, Model, real_models
+from .page.setup import Setup
+from .page.styles import CSS, HEAD, theme
 
 PORT, PORTS = 7860, 100
 SESSIONS = 200  # tabs and callers that Gradio remembers: each takes a copy of what it changed

@@ -25,6 +25,11 @@ def expanded(path: str | Path) -> Path:
         raise RequestError(f"{path} begins with a home folder that does not exist.") from error
 
 
+def home() -> Path:
+    """Return the cache folder: $HAPPYHORSE_HOME, or ~/.cache/mlx_happyhorse."""
+    return expanded(os.environ.get("HAPPYHORSE_HOME") or "~/.cache/mlx_happyhorse")
+
+
 @contextmanager
 def partial_beside(path: Path) -> Iterator[Path]:
     """A hidden name beside `path` to write to, and to rename when complete; else it is removed."""

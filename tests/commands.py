@@ -6,7 +6,8 @@ import re
 import av
 import numpy as np
 
-from mlx_happyhorse import cli, metadata
+from mlx_happyhorse import cli
+from mlx_happyhorse.outputs import metadata
 
 SHORT = ["--seconds", "0.2", "--steps", "1", "--width", "64", "--height", "64", "--seed", "3"]
 

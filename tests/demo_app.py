@@ -16,8 +16,11 @@ from pathlib import Path
 
 import openblas  # noqa: F401
 
-from mlx_happyhorse import cli, hub, networks, request
+from mlx_happyhorse import cli
+from mlx_happyhorse.inputs import request
 from mlx_happyhorse.models import transformer
+from mlx_happyhorse.pipeline import stages
+from mlx_happyhorse.storage import hub
 
 
 def smaller(model: Path) -> Path:
@@ -39,8 +42,8 @@ def main() -> int:
     hub.EMBEDDED["tiny"] = smaller(hub.EMBEDDED["tiny"])
     request.UPSCALED["540p"] = (96, 192)  # the toy model's own idea of large
     if options.usable:
-        machine = replace(networks.this_machine(), usable=options.usable)
-        networks.this_machine = lambda: machine
+        machine = replace(stages.this_machine(), usable=options.usable)
+        stages.this_machine = lambda: machine
     if options.slow:
         layer = transformer.Layer.__call__
 

@@ -17,8 +17,8 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_happyhorse import weights
 from mlx_happyhorse.convert import convert
+from mlx_happyhorse.storage import weights
 
 OURS = Path(__file__).parent / "golden"
 FOLDER = Path(os.environ.get("HAPPYHORSE_GOLDEN", OURS))

@@ -7,14 +7,15 @@ import layouts
 import mlx.core as mx
 import pytest
 
-from mlx_happyhorse import weights
 from mlx_happyhorse.cli import main
-from mlx_happyhorse.convert import Quantization, convert, shards
-from mlx_happyhorse.convert.checkpoint import checkpoints
-from mlx_happyhorse.convert.collect import variant_of
-from mlx_happyhorse.convert.journal import Journal
-from mlx_happyhorse.convert.sources import Folder
-from mlx_happyhorse.sums import SUMS
+from mlx_happyhorse.convert import Quantization, convert
+from mlx_happyhorse.convert.layouts.collect import variant_of
+from mlx_happyhorse.convert.read.checkpoint import checkpoints
+from mlx_happyhorse.convert.read.sources import Folder
+from mlx_happyhorse.convert.write import shards
+from mlx_happyhorse.convert.write.journal import Journal
+from mlx_happyhorse.storage import weights
+from mlx_happyhorse.storage.checksums import SUMS
 
 
 @pytest.fixture

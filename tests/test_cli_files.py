@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from commands import SHORT, frames_of, read_until, run, settings_in
 
-from mlx_happyhorse import HappyHorse, HappyHorseError, Latents, memory, request
-from mlx_happyhorse.output import Output
+from mlx_happyhorse import HappyHorse, HappyHorseError, Latents
+from mlx_happyhorse.inputs import request
+from mlx_happyhorse.pipeline.writer import Output
+from mlx_happyhorse.runtime import memory
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 

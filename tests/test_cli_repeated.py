@@ -12,7 +12,8 @@ from commands import SHORT, frames_of, run, settings_in
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import HappyHorse, request
+from mlx_happyhorse import HappyHorse
+from mlx_happyhorse.inputs import request
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
 

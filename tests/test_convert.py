@@ -8,9 +8,10 @@ import mlx.core as mx
 import networks
 import pytest
 
-from mlx_happyhorse import ModelError, RequestError, weights
+from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.convert import convert
 from mlx_happyhorse.models.transformer import gelu7, swiglu7
+from mlx_happyhorse.storage import weights
 
 
 def load(source, out, **options):

@@ -17,7 +17,8 @@ from commands import frames_of
 from demo_server import Server, serving
 from PIL import Image
 
-from mlx_happyhorse import HappyHorse, cli, metadata
+from mlx_happyhorse import HappyHorse, cli
+from mlx_happyhorse.outputs import metadata
 
 gradio_client = pytest.importorskip("gradio_client")
 pytest.importorskip("gradio")

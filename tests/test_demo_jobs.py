@@ -13,13 +13,16 @@ from commands import frames_of
 from models import golden_model
 from PIL import Image
 
-from mlx_happyhorse import HappyHorse, RequestError, metadata
-from mlx_happyhorse.convert import Offer, Progress
-from mlx_happyhorse.media import Film
+from mlx_happyhorse import HappyHorse, RequestError
+from mlx_happyhorse.convert import Progress
+from mlx_happyhorse.outputs import metadata
+from mlx_happyhorse.outputs.mp4 import Mp4Writer
 
-jobs = pytest.importorskip("mlx_happyhorse.demo.jobs")
-from mlx_happyhorse.demo import commands, downloads, history  # noqa: E402
-from mlx_happyhorse.demo.jobs import Jobs, Order  # noqa: E402
+jobs = pytest.importorskip("mlx_happyhorse.demo.jobs.queue")
+from mlx_happyhorse.demo import downloads  # noqa: E402
+from mlx_happyhorse.demo.jobs.queue import Jobs, Order  # noqa: E402
+from mlx_happyhorse.demo.offers import Offer  # noqa: E402
+from mlx_happyhorse.demo.page import commands, history  # noqa: E402
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
 
@@ -62,7 +65,7 @@ def test_jobs_are_made_in_their_order_and_never_two_at_once(queue):
 
 
 def test_a_failure_leaves_the_next_job_unharmed(queue, monkeypatch):
-    add, fails = Film.add, iter([OSError(errno.ENOSPC, "No space left on device"), RuntimeError("odd")])
+    add, fails = Mp4Writer.add, iter([OSError(errno.ENOSPC, "No space left on device"), RuntimeError("odd")])
 
     def fail(self, frames):
         with self._writing():
@@ -70,7 +73,7 @@ def test_a_failure_leaves_the_next_job_unharmed(queue, monkeypatch):
                 raise error
         add(self, frames)
 
-    monkeypatch.setattr(Film, "add", fail)
+    monkeypatch.setattr(Mp4Writer, "add", fail)
     full, odd, good = (wait(queue, queue.submit(order(seed=seed))) for seed in range(3))
     assert full.state == "error" and "could not be written: No space left on device" in full.error
     assert odd.error == "RuntimeError: odd"
@@ -147,13 +150,13 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 def test_an_estimate_is_green_red_or_says_what_is_wrong(queue, monkeypatch):
     from dataclasses import replace
 
-    from mlx_happyhorse import networks
+    from mlx_happyhorse.pipeline import stages
 
     assert queue.estimate(order()).state == "green"
     assert "seconds must be" in queue.estimate(order(seconds=900)).line
     large = Order("a ball", "tiny", {"seconds": 20.0, "ratio": "1:1"})
-    machine = replace(networks.this_machine(), usable=430_000_000)
-    monkeypatch.setattr(networks, "this_machine", lambda: machine)
+    machine = replace(stages.this_machine(), usable=430_000_000)
+    monkeypatch.setattr(stages, "this_machine", lambda: machine)
     red = queue.estimate(large)
     assert red.state == "red" and red.fix and queue.estimate(red.fixed).state in ("green", "amber")
 

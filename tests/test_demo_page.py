@@ -16,7 +16,9 @@ from demo_server import Server, serving
 from PIL import Image
 from sounds import speech, write
 
-from mlx_happyhorse import Clip, hub, metadata
+from mlx_happyhorse import Clip
+from mlx_happyhorse.outputs import metadata
+from mlx_happyhorse.storage import hub
 
 sync_api = pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_core_python.sync_playwright")

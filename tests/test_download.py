@@ -22,15 +22,9 @@ from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
 from served import asking, damage, same, states, weights_sent
 
 from mlx_happyhorse import HappyHorse
-from mlx_happyhorse.convert import (
-    Planned,
-    Quantization,
-    checkpoint,
-    convert,
-    download,
-    repo,
-    shards,
-)
+from mlx_happyhorse.convert import Planned, Quantization, convert, download
+from mlx_happyhorse.convert.read import checkpoint, repo
+from mlx_happyhorse.convert.write import shards
 from mlx_happyhorse.errors import HubError
 
 T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")

@@ -19,9 +19,10 @@ from hub_server import Fault, HubServer
 from published import MAGIHUMAN, T5GEMMA
 from served import asking, same
 
-from mlx_happyhorse.convert import Planned, Quantization, download, shards
-from mlx_happyhorse.convert.job import work_beside
-from mlx_happyhorse.convert.journal import Journal
+from mlx_happyhorse.convert import Planned, Quantization, download
+from mlx_happyhorse.convert.write import shards
+from mlx_happyhorse.convert.write.job import work_beside
+from mlx_happyhorse.convert.write.journal import Journal
 from mlx_happyhorse.errors import HappyHorseError, Stopped
 from mlx_happyhorse.notes import told_to
 

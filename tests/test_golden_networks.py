@@ -14,8 +14,8 @@ from golden_cases import (
     weights_in,
 )
 
-from mlx_happyhorse import weights
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.diffusion.sampling import Velocity
+from mlx_happyhorse.storage import weights
 
 TOLERANCE = 1e-4
 

@@ -6,8 +6,9 @@ import pytest
 from golden_cases import FOLDER, Case, distance, each, latents, strays_no_further
 from test_golden_networks import transformer
 
-from mlx_happyhorse import media, sampling, sequence, upscaling
+from mlx_happyhorse.diffusion import sampling, sequence, upscaling
 from mlx_happyhorse.models.transformer import gelu7, local_windows, rotate, swiglu7
+from mlx_happyhorse.outputs.resampling import to_44100
 
 LOOP_TOLERANCE = 1e-3
 
@@ -88,7 +89,7 @@ def test_noise_table_of_super_resolution(parts):
 
 
 def test_sound_resampling(parts):
-    assert distance(media.to_44100(np.array(parts["resample.in"])), parts["resample.out"]) <= 1e-5
+    assert distance(to_44100(np.array(parts["resample.in"])), parts["resample.out"]) <= 1e-5
 
 
 def test_local_windows(parts):

@@ -351,7 +351,7 @@ def test_a_failed_replacement_keeps_what_was_there(source, tmp_path):
 
 
 def test_two_at_once_do_not_write_the_same_folder(source, tmp_path):
-    from mlx_happyhorse.convert.job import locked
+    from mlx_happyhorse.convert.write.job import locked
 
     with (
         locked(tmp_path / ".model.partial"),

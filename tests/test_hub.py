@@ -14,8 +14,9 @@ from hub_server import Fault, HubServer
 from huggingface_hub import constants
 from served import asking, damage, weights_sent
 
-from mlx_happyhorse import HappyHorse, hub
+from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.errors import Stopped
+from mlx_happyhorse.storage import hub
 
 T2V = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 OWN = "someone/horse"

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from golden_cases import Case, distance, latents
 
-from mlx_happyhorse import ModelError, RequestError, weights
+from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.convert import convert
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.diffusion.sampling import Velocity
+from mlx_happyhorse.storage import weights
 
 TOLERANCE = 1e-4
 
@@ -128,9 +129,9 @@ def test_the_sound_model(tmp_path):
 def test_pickled_tensors_of_any_stride_and_width(tmp_path):
     import torch
 
-    from mlx_happyhorse.convert.pickles import read_pickle
-    from mlx_happyhorse.convert.sources import LocalFile
-    from mlx_happyhorse.convert.tensors import Tensor
+    from mlx_happyhorse.convert.read.pickles import read_pickle
+    from mlx_happyhorse.convert.read.sources import LocalFile
+    from mlx_happyhorse.convert.read.tensors import Tensor
 
     base = torch.arange(2 * 3 * 4 * 5, dtype=torch.float32).reshape(2, 3, 4, 5)
     state = {

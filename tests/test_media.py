@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from mlx_happyhorse import Clip, HappyHorseError, RequestError, media
+from mlx_happyhorse import Clip, HappyHorseError, RequestError
+from mlx_happyhorse.outputs import mp4
 
 
 @pytest.fixture
@@ -74,7 +75,7 @@ def test_sound_survives_in_place(clip, tmp_path):
 def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, monkeypatch):
     path = tmp_path / "a.mp4"
     path.write_bytes(b"older")
-    monkeypatch.setattr(media, "_encode_sound", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+    monkeypatch.setattr(mp4, "_encode_sound", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.raises(HappyHorseError, match=r"a\.mp4 could not be written: disk full"):
         clip.save(path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.mp4"]

@@ -11,8 +11,11 @@ import pytest
 from models import golden_model
 from sounds import best_lag, heard_in, speech
 
-from mlx_happyhorse import HappyHorse, Latents, RequestError, metadata, picture, recording, sampling
+from mlx_happyhorse import HappyHorse, Latents, RequestError
+from mlx_happyhorse.diffusion import sampling
+from mlx_happyhorse.inputs import picture, recording
 from mlx_happyhorse.models import audio_vae
+from mlx_happyhorse.outputs import metadata
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
 FRAME = 44_100 // 25
@@ -54,7 +57,7 @@ def test_the_first_frame_is_the_picture(variant, upscaling, photo):
     horse = golden_model(variant, turbo=False)
     clip = horse.generate("A man.", image=photo, seconds=0.5, **SIZE, **upscaling)
     height, width = clip.video.shape[1:3]
-    latent = horse.encode_image(mx.array(picture.fit(picture.open_picture(photo), width, height)))
+    latent = horse.encode_image(mx.array(picture.fit_picture(picture.open_picture(photo), width, height)))
     (alone,) = horse.decode_video(latent)
     assert np.array_equal(np.array(alone[0]), clip.video[0])
     assert np.abs(np.array(alone[0]).astype(int) - clip.video[4]).mean() > 10

@@ -10,10 +10,10 @@ from hub_server import HubServer
 from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA
 from served import asking
 
-from mlx_happyhorse import hub
-from mlx_happyhorse.convert import Planned, Quantization, download, gated, licences, offers
-from mlx_happyhorse.convert.offers import CONFIGS, network
-from mlx_happyhorse.machine import GB, mac
+from mlx_happyhorse.convert import Planned, Quantization, download
+from mlx_happyhorse.demo.offers import CONFIGS, gated, licences, network, offers
+from mlx_happyhorse.planning.hardware import GB, mac
+from mlx_happyhorse.storage import hub
 
 TRANSFORMERS = {4: 8.71, 6: 12.54, 8: 16.36, None: 30.70}  # GB, as the README says
 DISK = 10**12

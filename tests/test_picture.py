@@ -8,7 +8,8 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from mlx_happyhorse import RequestError, picture
+from mlx_happyhorse import RequestError
+from mlx_happyhorse.inputs import picture
 
 ORIENTATION = 0x0112
 
@@ -93,14 +94,14 @@ def test_a_wider_colour_space_is_brought_to_srgb():
 def test_pictures_are_cropped_around_their_centre():
     image = np.zeros((100, 300, 3), np.uint8)
     image[:, 100:200] = 255
-    fitted = picture.fit(Image.fromarray(image), 64, 64)
+    fitted = picture.fit_picture(Image.fromarray(image), 64, 64)
     assert fitted.shape == (64, 64, 3) and fitted.dtype == np.float32
     assert fitted.min() == 1.0
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 5000), (5000, 1), (3, 2)])
 def test_the_smallest_picture_fills_the_frame(size):
-    assert picture.fit(Image.new("RGB", size, "red"), 96, 64).shape == (64, 96, 3)
+    assert picture.fit_picture(Image.new("RGB", size, "red"), 96, 64).shape == (64, 96, 3)
 
 
 @pytest.mark.parametrize(

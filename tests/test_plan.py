@@ -8,17 +8,19 @@ from dataclasses import replace
 import mlx.core as mx
 import pytest
 
-from mlx_happyhorse import HappyHorse, RequestError, text_cache, timings
+from mlx_happyhorse import HappyHorse, RequestError
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.cli.hints import worded
 from mlx_happyhorse.convert import tiny
-from mlx_happyhorse.errors import ModelError
-from mlx_happyhorse.machine import CHIPS, Machine, mac, this_machine
-from mlx_happyhorse.observing import observed
-from mlx_happyhorse.plan import duration
-from mlx_happyhorse.refusal import NOT_UPSCALED, DoesNotFit, Suggestion
-from mlx_happyhorse.run import State
-from mlx_happyhorse.timings import Timing
+from mlx_happyhorse.errors import DoesNotFit, ModelError, Suggestion
+from mlx_happyhorse.pipeline import text_cache
+from mlx_happyhorse.pipeline.progress import observed
+from mlx_happyhorse.pipeline.state import State
+from mlx_happyhorse.planning import timings
+from mlx_happyhorse.planning.hardware import CHIPS, Machine, mac, this_machine
+from mlx_happyhorse.planning.plan import duration
+from mlx_happyhorse.planning.suggestions import NOT_UPSCALED
+from mlx_happyhorse.planning.timings import Timing
 
 GB = 10**9
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2}
@@ -84,7 +86,7 @@ def test_time_left_does_not_follow_a_slow_first_frame(home, monkeypatch):
     plan = HappyHorse.load("tiny").plan("a ball", **SHORT)
     stages = tuple(replace(s, seconds=9.0) for s in plan.stages if s.name in ("denoise", "picture"))
     clock = iter([0, 4, 4, 6, 6, 14, 14, 15, 15])
-    monkeypatch.setattr("mlx_happyhorse.observing.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("mlx_happyhorse.pipeline.progress.time.monotonic", lambda: next(clock))
     states = [State("denoise", i, 4, {}) for i in (1, 2)] + [State("picture", i, 9, {}) for i in (1, 2)]
     lefts = [state.seconds_left for state in observed(iter(states), replace(plan, stages=stages))]
     assert lefts == [4 * 3 + 9, 2 * 2 + 9, 2 * 2 + 8, 2 * 2 + 7]
@@ -352,7 +354,7 @@ def test_a_dry_run_shows_every_stage_and_makes_nothing(in_empty_folder, tmp_path
 
 def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys, monkeypatch):
     small = Machine("small", "cpu", 10**8, 10**8, CHIPS["M1"])
-    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: small)
+    monkeypatch.setattr("mlx_happyhorse.pipeline.stages.this_machine", lambda: small)
     words = ["generate", "a ball", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
     assert main(words) == 2
     assert "Error: this would take 0." in capsys.readouterr().err
@@ -379,7 +381,9 @@ def test_the_benchmark_shows_every_stage(in_empty_folder, tmp_path, capsys, monk
 
 def test_the_benchmark_is_refused_and_forced_as_clips_are(home, capsys, monkeypatch):
     words = ["bench", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
-    monkeypatch.setattr("mlx_happyhorse.networks.this_machine", lambda: replace(this_machine(), usable=1))
+    monkeypatch.setattr(
+        "mlx_happyhorse.pipeline.stages.this_machine", lambda: replace(this_machine(), usable=1)
+    )
     assert main(words) == 2 and "--force it" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0 and "tiny float32 streamed" in capsys.readouterr().out
 

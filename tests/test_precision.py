@@ -7,9 +7,9 @@ import mlx.nn as nn
 import networks
 import pytest
 
-from mlx_happyhorse import hub, weights
 from mlx_happyhorse.convert import Quantization, convert
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.diffusion.sampling import Velocity
+from mlx_happyhorse.storage import hub, weights
 
 GOLDEN = Path(__file__).parent / "golden"
 TEXT, TRANSFORMER = GOLDEN / "text-encoder-tiny", GOLDEN / "transformer-tiny"

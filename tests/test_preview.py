@@ -6,8 +6,9 @@ from commands import SHORT, run
 from models import golden_model
 from PIL import Image
 
-from mlx_happyhorse import HappyHorse, RequestError, preview
-from mlx_happyhorse.preview import Colours, Preview, PreviewFile, encode_webp
+from mlx_happyhorse import HappyHorse, RequestError
+from mlx_happyhorse.pipeline import preview
+from mlx_happyhorse.pipeline.preview import Colours, Preview, PreviewFile, encode_webp
 
 SMALL = {"seconds": 0.52, "width": 128, "height": 96, "steps": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")

@@ -9,11 +9,12 @@ import mlx.nn as nn
 import networks
 import pytest
 
-from mlx_happyhorse import ModelError, RequestError, weights
+from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.convert import Quantization, convert
-from mlx_happyhorse.convert.precision import RECIPES
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.convert.write.quantization import RECIPES
+from mlx_happyhorse.diffusion.sampling import Velocity
+from mlx_happyhorse.storage import weights
 
 AFFINE = [Quantization(bits, group) for bits in (2, 3, 4, 5, 6, 8) for group in (32, 64)]
 MICROSCALING = [Quantization(mode=mode) for mode in ("mxfp4", "mxfp8", "nvfp4")]
@@ -52,7 +53,7 @@ def test_quantized_weights_compute_what_their_dequantized_ones_do(source, tmp_pa
 
 @pytest.mark.parametrize("how", [Quantization(4, 32), Quantization(mode="mxfp8")], ids=str)
 def test_pieces_are_quantized_as_the_whole_is(source, tmp_path, monkeypatch, how):
-    monkeypatch.setattr("mlx_happyhorse.convert.tensors.PIECE_BYTES", 700)
+    monkeypatch.setattr("mlx_happyhorse.convert.read.tensors.PIECE_BYTES", 700)
     convert([source], tmp_path / "pieces", variant="base", quantization=how, recipe="uniform")
     convert([source], tmp_path / "plain", variant="base")
     pieces = mx.load(str(tmp_path / "pieces/transformer/model.safetensors"))

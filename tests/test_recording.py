@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sounds import best_lag, speech, write
 
-from mlx_happyhorse import Clip, RequestError, recording
+from mlx_happyhorse import Clip, RequestError
+from mlx_happyhorse.inputs import recording
 
 KINDS = {"wav": "pcm_s16le", "flac": "flac", "ogg": "libopus", "mp3": "libmp3lame", "m4a": "aac"}
 

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from models import golden_model
 
-from mlx_happyhorse import HappyHorse, RequestError, running
+from mlx_happyhorse import HappyHorse, RequestError
 from mlx_happyhorse.errors import Stopped
-from mlx_happyhorse.memory import WINOGRAD
 from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.runtime import runs
+from mlx_happyhorse.runtime.memory import WINOGRAD
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -126,7 +127,7 @@ def test_what_progress_raises_ends_the_run(tiny, limits):
 
 
 def test_a_run_beside_one_that_nobody_advances_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(running, "PATIENCE", 0.2)
+    monkeypatch.setattr(runs, "PATIENCE", 0.2)
     idle = tiny.stream("a ball", **SMALL)
     next(idle)
     with pytest.raises(RequestError, match="another run in this process has not ended"):

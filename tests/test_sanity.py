@@ -6,14 +6,16 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_happyhorse import HappyHorse, memory
+from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.convert import tiny
-from mlx_happyhorse.memory import CACHE_BYTES, WINOGRAD, OutOfResources, explained, limits
+from mlx_happyhorse.diffusion.checks import check_latents, check_sound
+from mlx_happyhorse.errors import BrokenRun, OutOfResources
 from mlx_happyhorse.models.audio_vae import AudioVAE
 from mlx_happyhorse.models.transformer import Transformer
 from mlx_happyhorse.models.turbo_decoder import TurboDecoder
-from mlx_happyhorse.sanity import BrokenRun, check_latents, check_sound
+from mlx_happyhorse.runtime import memory
+from mlx_happyhorse.runtime.memory import CACHE_BYTES, WINOGRAD, explained, limits
 
 SHORT = {"seconds": 0.36, "width": 64, "height": 32, "steps": 2, "seed": 1}
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -69,7 +71,7 @@ def test_sound_and_picture_are_looked_at_before_they_are_saved(
 @pytest.mark.parametrize(
     ("said", "explained_as"),
     [
-        ("Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", "the memory ran out"),
+        ("Insufficient Memory (00000008:kIOGPUCommandBufferCallbackErrorOutOfMemory)", "out of memory"),
         (
             "Impacting Interactivity (0000000e:kIOGPUCommandBufferCallbackErrorImpactingInteractivity)",
             "macOS",

@@ -8,10 +8,11 @@ import mlx.core as mx
 import networks
 import pytest
 
-from mlx_happyhorse import HappyHorse, weights
+from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import Quantization, convert
+from mlx_happyhorse.diffusion.sampling import Velocity
 from mlx_happyhorse.models.transformer import Expert
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.storage import weights
 
 
 @pytest.fixture(scope="module", params=[None, Quantization(4, 32), Quantization(mode="mxfp8")], ids=str)

@@ -4,9 +4,10 @@ import mlx.core as mx
 import numpy as np
 import pytest
 
-from mlx_happyhorse import HappyHorse, sampling, upscaling
+from mlx_happyhorse import HappyHorse
+from mlx_happyhorse.diffusion import sampling, upscaling
 from mlx_happyhorse.models.blocks import no_block
-from mlx_happyhorse.run import Run
+from mlx_happyhorse.pipeline.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
 

@@ -8,16 +8,20 @@ import mlx.core as mx
 import pytest
 from golden_cases import distance
 
-from mlx_happyhorse import HappyHorse, costs, watchdog, weights
+from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.cli import main
-from mlx_happyhorse.costs import Arithmetic, Tokens
-from mlx_happyhorse.machine import MLP_ROWS
-from mlx_happyhorse.memory import OutOfResources, explained
+from mlx_happyhorse.diffusion.sampling import Velocity
+from mlx_happyhorse.errors import OutOfResources
 from mlx_happyhorse.models import transformer
 from mlx_happyhorse.models.matmul import Work
 from mlx_happyhorse.models.transformer import Transformer, TransformerConfig
-from mlx_happyhorse.sampling import Velocity
-from mlx_happyhorse.watchdog import SMALLEST, is_watchdog, keep_share, share
+from mlx_happyhorse.planning import costs
+from mlx_happyhorse.planning.costs import Arithmetic, Tokens
+from mlx_happyhorse.planning.hardware import MLP_ROWS
+from mlx_happyhorse.runtime import watchdog
+from mlx_happyhorse.runtime.memory import explained
+from mlx_happyhorse.runtime.watchdog import SMALLEST, is_watchdog, keep_share, share
+from mlx_happyhorse.storage import weights
 
 FAILED = "[METAL] Command buffer execution failed: "
 TIMEOUT = f"{FAILED}Caused GPU Timeout Error (00000002:kIOGPUCommandBufferCallbackErrorTimeout)."

@@ -8,12 +8,12 @@ import networks
 import pytest
 from golden_cases import distance
 
-from mlx_happyhorse import weights
 from mlx_happyhorse.convert import convert
+from mlx_happyhorse.diffusion.sampling import Velocity
 from mlx_happyhorse.models import matmul, transformer
 from mlx_happyhorse.models.matmul import UNLIMITED, Work, linear, split
 from mlx_happyhorse.models.transformer import Layout, attend_rows
-from mlx_happyhorse.sampling import Velocity
+from mlx_happyhorse.storage import weights
 
 
 @pytest.mark.parametrize("rows", [1, 3, 7, 100])

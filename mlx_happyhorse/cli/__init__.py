@@ -87,7 +87,7 @@ def _prepare_process() -> None:
 def _import_everything() -> None:
     from tqdm import tqdm
 
-    import_module("mlx_happyhorse.pipeline")
+    import_module("mlx_happyhorse.pipeline.happyhorse")
     tqdm.get_lock()
 
 
@@ -116,7 +116,7 @@ def _say_once(said: set[str]) -> Callable[[str], None]:
 
 
 def _in_words(error: RequestError, command: str) -> str:
-    from ..refusal import DoesNotFit
+    from ..errors import DoesNotFit
 
     return worded(error, command) if isinstance(error, DoesNotFit) else str(error)
 

@@ -26,8 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """time a model on this machine, stage by stage"""
-    from ..bench import bench
-    from ..pipeline import HappyHorse
+    from ..pipeline.bench import bench
+    from ..pipeline.happyhorse import HappyHorse
     from .terminal import Bars
 
     horse = HappyHorse.load(options.model, **machine(options))

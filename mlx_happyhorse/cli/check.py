@@ -14,12 +14,12 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """look at every byte of a model: hashes, names, shapes, NaN"""
-    from .. import checking, hub
+    from ..storage import hub, verify
 
     folder = hub.find(options.model)
     components = [name for name in hub.describe(folder)["components"] if not _is_left_out(folder, name)]
-    with counting_bytes("Checking", checking.size(folder, components)) as count:
-        problems = checking.check(folder, components, count)
+    with counting_bytes("Checking", verify.size(folder, components)) as count:
+        problems = verify.check(folder, components, count)
     for problem in problems:
         say(str(problem))
     if problems and options.fix:
@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> None:
 
         with counting_bytes("Fetching", None) as count, resumable():
             fix(folder, problems, count)
-        problems = checking.check(folder, components)
+        problems = verify.check(folder, components)
     if problems:
         advice = "" if options.fix else ", or try --fix"
         raise ModelError(f"{folder} is damaged in {len(problems)} places: get or convert it anew{advice}.")
@@ -36,6 +36,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _is_left_out(folder: Path, component: str) -> bool:
     """Of a Hub repo only what a run needs is fetched."""
-    from .. import hub
+    from ..storage import hub
 
     return hub.repo_of(folder) is not None and not any((folder / component).glob("*.safetensors"))

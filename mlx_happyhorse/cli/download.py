@@ -49,8 +49,8 @@ def run(options: argparse.Namespace) -> None:
 
 def _download_converted(options: argparse.Namespace) -> None:
     """A model of ours that somebody published, as it is."""
-    from .. import hub
     from ..convert import Repo
+    from ..storage import hub
 
     precision.chosen(options, wanted=False)
     if options.components or options.mlx_path:

@@ -24,8 +24,8 @@ from .generate import (
 from .terminal import Bars, say_saved
 
 if TYPE_CHECKING:
-    from ..output import Output
-    from ..preview import PreviewFile
+    from ..pipeline.preview import PreviewFile
+    from ..pipeline.writer import Output
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
@@ -63,8 +63,8 @@ def _add_files(parser: argparse.ArgumentParser) -> None:
 
 def upscale(options: argparse.Namespace) -> None:
     """make a clip larger, from the latents kept with it"""
-    from ..output import BASE, LATENTS, VIDEO, Output
-    from ..preview import PreviewFile
+    from ..pipeline.preview import PreviewFile
+    from ..pipeline.writer import BASE, LATENTS, VIDEO, Output
 
     asked = {
         "upscale": options.to,
@@ -82,7 +82,7 @@ def upscale(options: argparse.Namespace) -> None:
 
 def decode(options: argparse.Namespace) -> None:
     """make the clip of kept latents"""
-    from ..output import LATENTS, VIDEO, Output
+    from ..pipeline.writer import LATENTS, VIDEO, Output
 
     file = _latents_of(options.clip, (LATENTS,))
     beside = options.output is None
@@ -97,8 +97,8 @@ def _finish(
     asked: dict[str, Any],
     preview: PreviewFile | None = None,
 ) -> None:
-    from ..latents import Latents
-    from ..pipeline import HappyHorse
+    from ..outputs.latents import Latents
+    from ..pipeline.happyhorse import HappyHorse
 
     started = time.monotonic()
     latents = Latents.load(file)
@@ -123,14 +123,14 @@ def _finish(
 
 
 def _stem(file: Path) -> str:
-    from ..output import BASE, LATENTS
+    from ..pipeline.writer import BASE, LATENTS
 
     return file.name.removesuffix(BASE).removesuffix(LATENTS)
 
 
 def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
     """The file itself, if it holds latents, or the first of those endings beside it."""
-    from ..output import LATENTS, VIDEO
+    from ..pipeline.writer import LATENTS, VIDEO
 
     path = expanded(clip)
     if not os.path.isfile(path):  # noqa: PTH113, Path.is_file raises for a name too long

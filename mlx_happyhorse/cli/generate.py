@@ -14,13 +14,13 @@ from .hints import worded
 from .terminal import Bars, say, say_saved
 
 if TYPE_CHECKING:
-    from ..latents import Latents
-    from ..output import Output
-    from ..pipeline import HappyHorse
-    from ..preview import PreviewFile
-    from ..prompts import Prompt
-    from ..run import State
-    from ..running import States
+    from ..inputs.prompts import Prompt
+    from ..outputs.latents import Latents
+    from ..pipeline.happyhorse import HappyHorse
+    from ..pipeline.preview import PreviewFile
+    from ..pipeline.state import State
+    from ..pipeline.writer import Output
+    from ..runtime.runs import States
 
 LARGEST_PROMPT = 1_000_000  # bytes
 NONE = object()  # said to be left out, where an earlier clip had it
@@ -177,7 +177,7 @@ def add_machine(parser: argparse.ArgumentParser) -> None:
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
     """Those options, as HappyHorse.load takes them."""
-    from ..precision import DTYPES
+    from ..storage.dtypes import DTYPES
 
     dtype = None if options.dtype is None else DTYPES[options.dtype]
     return {"dtype": dtype, "low_ram": options.low_ram, "dense_rows": options.dense_rows}
@@ -185,9 +185,9 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 def run(options: argparse.Namespace) -> None:
     """make a clip from a prompt, a first frame, a voice"""
-    from .. import metadata
-    from ..output import Output
-    from ..preview import PreviewFile
+    from ..outputs import metadata
+    from ..pipeline.preview import PreviewFile
+    from ..pipeline.writer import Output
 
     preview = None if options.preview is None else PreviewFile(options.preview)
     source = options.config_from_metadata
@@ -195,7 +195,7 @@ def run(options: argparse.Namespace) -> None:
     arguments = _arguments(options, before)
     output = Output(options.output, settings=options.metadata, latents=options.save_latents)
 
-    from ..pipeline import HappyHorse
+    from ..pipeline.happyhorse import HappyHorse
 
     model = options.model
     if model is None:
@@ -236,7 +236,7 @@ def run(options: argparse.Namespace) -> None:
 def model_of(settings: dict[str, Any]) -> str:
     """The model that a clip names. A clip may come from anybody: it makes nothing be fetched, and no folder
     be opened. Raises RequestError where it would."""
-    from .. import hub
+    from ..storage import hub
 
     model = str(settings["model"])
     if not hub.is_here_as(model):
@@ -254,8 +254,8 @@ def _show_plan(horse: HappyHorse, arguments: dict[str, Any], command: str) -> No
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
     """What is said on the command line over what an earlier clip was made with."""
-    from .. import metadata
-    from ..request import Upscaling
+    from ..inputs.request import Upscaling
+    from ..outputs import metadata
 
     said = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
     names = "image", "audio", "ratio", *metadata.SETTINGS
@@ -282,8 +282,8 @@ def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str,
 
 def _is_same(name: str, given: Any, before: dict[str, Any]) -> bool:
     """Whether a picture or recording is the one that the clip was made with, which its size may follow."""
-    from ..picture import digest, open_picture
-    from ..recording import open_recording
+    from ..inputs.picture import digest, open_picture
+    from ..inputs.recording import open_recording
 
     source = before.get(name)
     if name not in ("image", "audio") or not isinstance(source, dict):
@@ -298,7 +298,7 @@ def _said_path(source: Any) -> str:
 
 
 def _prompt(options: argparse.Namespace) -> str | Prompt | None:
-    from ..prompts import Line, Prompt
+    from ..inputs.prompts import Line, Prompt
 
     text = options.words if options.prompt is None else options.prompt
     if "-" in (text, options.prompt_file):
@@ -377,7 +377,7 @@ def previewing(states: Iterable[State], file: PreviewFile | None) -> Generator[S
 def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:
     """Passes the states on, and says first what the run will take, and why it will not lead to the clip that
     was there before."""
-    from .. import metadata
+    from ..outputs import metadata
 
     planned = False
     for state in states:

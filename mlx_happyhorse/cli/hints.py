@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ..refusal import DoesNotFit, Suggestion
+    from ..errors import DoesNotFit, Suggestion
 
 
 def worded(error: DoesNotFit, command: str) -> str:

@@ -8,7 +8,7 @@ from ..errors import RequestError
 from .terminal import printable, size
 
 if TYPE_CHECKING:
-    from ..inventory import Network
+    from ..storage.inventory import Network
 
 # Of a network's config, what a person wants to know.
 DIMENSIONS = {
@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _is_model(path: Path) -> bool:
-    from .. import hub
+    from ..storage import hub
 
     try:
         hub.describe(path)
@@ -55,7 +55,7 @@ def _is_model(path: Path) -> bool:
 
 
 def _show_clip(path: Path) -> None:
-    from .. import metadata
+    from ..outputs import metadata
 
     settings = metadata.read(path)
     prompt = str(settings.pop("prompt", ""))
@@ -66,7 +66,7 @@ def _show_clip(path: Path) -> None:
 
 
 def _show_model(model: str) -> None:
-    from .. import hub, inventory
+    from ..storage import hub, inventory
 
     folder = hub.find(model)
     config = hub.describe(folder)

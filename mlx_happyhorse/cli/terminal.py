@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ..waiting import KEPT
+from ..runtime.waiting import KEPT
 
 if TYPE_CHECKING:
     from ..convert import Progress
-    from ..output import Saved
-    from ..run import State
+    from ..pipeline.state import State
+    from ..pipeline.writer import Saved
 
 STAGES = {
     "text": "Reading the prompt",
@@ -62,7 +62,7 @@ def printable(text: str) -> str:
 
 def say_saved(saved: Saved, started: float) -> None:
     """Say what was made since `started`, on time.monotonic()'s clock."""
-    from ..media import FPS
+    from ..geometry import FPS
 
     frames, height, width = saved.shape
     say(
@@ -94,7 +94,7 @@ class Bars:
     def _show(self, state: State) -> None:
         from tqdm import tqdm
 
-        from ..plan import duration
+        from ..planning.plan import duration
 
         label = STAGES[state.stage]
         if self.bar is None or not self.bar.desc.startswith(label):

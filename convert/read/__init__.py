@@ -1,0 +1,1 @@
+"""Published files: where they are, and the tensors in them."""

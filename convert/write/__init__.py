@@ -1,0 +1,1 @@
+"""Model folders: precision, shards, journal, card."""

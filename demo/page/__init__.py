@@ -1,0 +1,1 @@
+"""The page: its components and their events."""

@@ -1,0 +1,1 @@
+"""What a request is made of: prompt, picture, recording, settings."""

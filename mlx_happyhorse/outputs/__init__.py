@@ -1,0 +1,1 @@
+"""Clips and the files that hold them."""

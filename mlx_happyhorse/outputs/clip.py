@@ -1,0 +1,48 @@
+"""A finished clip: frames and sound."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import RequestError
+from ..geometry import FPS, SAMPLE_RATE
+from .mp4 import Mp4Writer
+
+
+@dataclass
+class Clip:
+    """`video` (frames, height, width, 3) uint8, `audio` (samples, 2) float32 about [-1, 1]; NumPy's or
+    MLX's arrays, kept as NumPy's. Raises RequestError for others, and for odd sizes, which H.264 lacks."""
+
+    video: np.ndarray
+    audio: np.ndarray
+    settings: dict[str, Any] = field(default_factory=dict)
+    fps: int = FPS
+    sample_rate: int = SAMPLE_RATE
+
+    def __post_init__(self) -> None:
+        self.video, self.audio = np.asarray(self.video), np.asarray(self.audio)
+        video, audio = self.video, self.audio
+        if video.ndim != 4 or video.dtype != np.uint8 or not video.size or video.shape[3] != 3:
+            raise RequestError("a clip's video is uint8 of shape (frames, height, width, 3).")
+        if video.shape[1] % 2 or video.shape[2] % 2:
+            raise RequestError("a clip's height and width are even numbers.")
+        if audio.ndim != 2 or audio.dtype != np.float32 or audio.shape[1] != 2:
+            raise RequestError("a clip's audio is float32 of shape (samples, 2).")
+
+    def save(self, path: str | Path, overwrite: bool = True) -> Path:
+        """Writes an mp4: H.264 and AAC, the settings inside. Without `overwrite` the name gets a number
+        where it is taken. Returns the file's path.
+
+        Raises RequestError for a name that cannot be, HappyHorseError where writing fails (a full disk),
+        and leaves nothing half-written."""
+        writer = Mp4Writer(path, self.audio, self.settings)
+        try:
+            writer.add(self.video)
+            return writer.save(overwrite)
+        finally:
+            writer.drop()

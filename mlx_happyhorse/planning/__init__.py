@@ -1,0 +1,1 @@
+"""How much memory and time a run takes, before anything is loaded."""

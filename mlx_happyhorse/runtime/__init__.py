@@ -1,0 +1,1 @@
+"""What keeps a run going on this machine: MLX's limits, weight streaming, threads."""

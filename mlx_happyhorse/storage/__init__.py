@@ -1,0 +1,1 @@
+"""Model folders: names, the Hub, weights, checksums."""

@@ -1,0 +1,192 @@
+"""A component's folder: config.json and safetensors beside it ↔ an MLX module."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from typing import cast as typed
+
+import mlx.core as mx
+import mlx.nn as nn
+from mlx.utils import tree_flatten
+
+from ..errors import ModelError
+from ..models.audio_vae import AudioVAE, AudioVAEConfig
+from ..models.config import Config
+from ..models.matmul import UNLIMITED, Work
+from ..models.text_encoder import TextEncoder, TextEncoderConfig
+from ..models.transformer import Transformer, TransformerConfig, keep, stay
+from ..models.turbo_decoder import TurboDecoder, TurboDecoderConfig
+from ..models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
+from ..runtime.streaming import Streamed, Unit, reading_stream
+from ..runtime.threads import end_with_thread
+from .checksums import SUMS
+from .dtypes import DTYPES, cast, is_cast
+from .safetensors import header_of
+
+NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
+    "transformer": (Transformer, TransformerConfig),
+    "text_encoder": (TextEncoder, TextEncoderConfig),
+    "video_encoder": (VideoEncoder, VideoVAEConfig),
+    "video_decoder": (VideoDecoder, VideoVAEConfig),
+    "turbo_decoder": (TurboDecoder, TurboDecoderConfig),
+    "audio_vae": (AudioVAE, AudioVAEConfig),
+}
+
+INDEX = "model.safetensors.index.json"
+PROBES, PROBE_BYTES = 256, 4096  # of each file, for the fingerprint
+
+
+def build(config: dict[str, Any]) -> nn.Module:
+    """A network with the layers and shapes that `config` describes, quantized ones included."""
+    end_with_thread()
+    try:
+        network, dimensions = NETWORKS[config["type"]]
+        model = network(dimensions.from_dict(config))
+        if quantization := config.get("quantization"):
+            _quantize(model, quantization)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        what = f"{type(error).__name__}: {error}".strip().split("\n")[0]
+        raise ModelError(f"its config.json does not describe a network of ours ({what}).") from error
+    mx.eval(mx.random.state)  # layers draw their first weights from it: what nobody computes would pile up
+    return model
+
+
+def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
+    """mlx-lm's block: defaults for all, and by path either other settings or false."""
+
+    def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
+        return hasattr(layer, "to_quantized") and quantization.get(path, True)
+
+    defaults = {k: quantization[k] for k in ("group_size", "bits", "mode") if k in quantization}
+    nn.quantize(model, **defaults, class_predicate=settings)
+
+
+def load(
+    folder: Path, dtype: mx.Dtype | None = None, *, work: Work = UNLIMITED, streamed: bool = False
+) -> Any:
+    """The network in `folder`, its weights not yet read from disk.
+
+    `dtype` replaces the precision it computes in; what belongs in fp32 is widened to it. A transformer or
+    text encoder splits its `work`, and reads its weights anew for every pass if it is `streamed`. Raises
+    ModelError."""
+    config = read_json(folder / "config.json")
+
+    def read(stream: mx.Stream | None = None) -> dict[str, mx.array]:
+        return cast(config["type"], _read(folder, stream), dtype or stored(config), stream)
+
+    try:
+        model = build(config)
+        weights = read()
+        check(model, {k: w.shape for k, w in weights.items()})
+    except ModelError as error:
+        raise ModelError(f"{folder} cannot be used: {error}") from error
+    model.load_weights(list(weights.items()), strict=True)
+    if isinstance(model, Transformer):
+        model.dtype = dtype or stored(config)
+    if isinstance(model, Transformer | TextEncoder):
+        model.work = work
+        if streamed:
+            units = [Unit(*unit) for unit in model.units()]
+            streamer = Streamed(units, read, repeatedly=isinstance(model, Transformer))
+            model.done, model.restart = streamer.done, streamer.restart
+    model.eval()
+    return model
+
+
+def release(model: nn.Module) -> None:
+    """Lets go of a network's weights, whoever still holds the network itself."""
+    if isinstance(model, Transformer | TextEncoder) and model.done is not keep:
+        model.done, model.restart = keep, stay
+        mx.synchronize(reading_stream())  # what is still being read would outlive the network
+    model.clear()
+
+
+def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Raises ModelError that names the first missing, unknown or misshapen tensor."""
+    expected = {name: tensor.shape for name, tensor in parameters(model).items()}
+    for problem, names in (
+        ("lacks", expected.keys() - shapes.keys()),
+        ("has an unknown", shapes.keys() - expected.keys()),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise ModelError(f"the checkpoint {problem} tensor {min(names)}{more}.")
+    for name, shape in expected.items():
+        if tuple(shapes[name]) != tuple(shape):
+            raise ModelError(f"tensor {name} is {tuple(shapes[name])}, expected {tuple(shape)}.")
+
+
+def parameters(model: nn.Module) -> dict[str, mx.array]:
+    """A network's tensors by their dotted names."""
+    return typed(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
+
+
+def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
+    """Bytes that a network's tensors take in memory, by name, read from its config alone."""
+    model, computed = build(config), dtype or stored(config)
+
+    def itemsize(name: str, tensor: mx.array) -> int:
+        casts = is_cast(config["type"], name) and mx.issubdtype(tensor.dtype, mx.floating)
+        return computed.size if casts else tensor.itemsize
+
+    return {name: tensor.size * itemsize(name, tensor) for name, tensor in parameters(model).items()}
+
+
+def stored(config: dict[str, Any]) -> mx.Dtype:
+    """What a network computes in by itself. Raises ModelError."""
+    name = str(config.get("dtype", "float32"))
+    if name not in DTYPES:
+        raise ModelError(f"its dtype {name!r} is unknown.")
+    return DTYPES[name]
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} does not hold a JSON object.")
+    return values
+
+
+def read_tensors(file: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
+    """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
+    header_of(file)
+    try:
+        return typed(dict[str, mx.array], mx.load(str(file), format="safetensors", stream=stream))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
+
+
+def fingerprint(folder: Path) -> str:
+    """A name for the weights in a component's folder: a hash of its files' hashes or, where these are not
+    at hand, of its config, the files' sizes and samples of them: reading 30 GB would take too long."""
+    if (folder / SUMS).is_file():
+        return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()[:16]
+    seen = hashlib.sha256()
+    for name in ("config.json", "tokenizer.json"):
+        if (folder / name).is_file():
+            seen.update((folder / name).read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        size = file.stat().st_size
+        seen.update(f"{file.name} {size}".encode())
+        with file.open("rb") as data:
+            for i in range(PROBES):
+                data.seek(i * max(size - PROBE_BYTES, 0) // (PROBES - 1))
+                seen.update(data.read(PROBE_BYTES))
+    return seen.hexdigest()[:16]
+
+
+def _read(folder: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError("there is no .safetensors file in it.")
+    weights: dict[str, mx.array] = {}
+    for file in files:
+        weights |= read_tensors(file, stream)
+    return weights
