@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from demo_server import Server, serving
 from gradio_client import Client
+from helpers.demo_server import Server, serving
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 1}
 LEAVING = (

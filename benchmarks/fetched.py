@@ -17,8 +17,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import published
-from hub_server import HubServer
+from helpers import published
+from helpers.hub_server import HubServer
 
 PARTS = ("transformer", "text_encoder", "video_decoder", "audio_vae")
 

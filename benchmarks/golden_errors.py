@@ -20,7 +20,7 @@ class Printer:
         print(f"\n{item.name}: ", end="")
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        import golden_cases
+        from helpers import golden_cases
 
         measure = golden_cases.distance
 

@@ -19,7 +19,7 @@ os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
-from models import golden_model
+from helpers.models import golden_model
 
 from mlx_happyhorse import HappyHorse, State
 from mlx_happyhorse.notes import told_to

@@ -20,10 +20,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-import conftest  # noqa: F401  loads OpenBLAS, which has to come before MLX
+import helpers.openblas  # noqa: F401  before MLX
 import mlx.core as mx
 import numpy as np
-from golden_cases import FOLDER, Case, latents
+from helpers.golden_cases import FOLDER, Case, latents
 from test_golden_networks import transformer
 
 from mlx_happyhorse.convert.layouts.published import Component

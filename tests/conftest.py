@@ -3,7 +3,7 @@
 import os
 import tempfile
 
-import openblas  # noqa: F401
+import helpers.openblas  # noqa: F401
 import pytest
 
 os.environ["MLX_ENABLE_TF32"] = "0"
@@ -12,7 +12,7 @@ os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
 
 @pytest.fixture
 def case(request):
-    from golden_cases import Case
+    from helpers.golden_cases import Case
 
     return Case(request.param)
 

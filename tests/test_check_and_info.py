@@ -3,9 +3,9 @@
 import json
 import shutil
 
-import layouts
 import mlx.core as mx
 import pytest
+from helpers import layouts
 
 from mlx_happyhorse.cli import main
 from mlx_happyhorse.convert import Quantization, convert

@@ -12,9 +12,9 @@ import time
 import av
 import numpy as np
 import pytest
-from commands import SHORT, read_until, run, settings_in
+from helpers.commands import SHORT, read_until, run, settings_in
+from helpers.sounds import speech, write
 from PIL import Image
-from sounds import speech, write
 
 from mlx_happyhorse import Clip, HappyHorse, cli
 
@@ -161,7 +161,7 @@ def test_help_and_import_load_neither_pytorch_nor_gradio():
 
 
 def test_convert_reports_and_refuses(tmp_path, capsys):
-    import networks
+    from helpers import networks
 
     networks.save(networks.published(), tmp_path / "base")
     assert run("convert", "--hf-path", "base", "--mlx-path", "out", "-q", "--q-group-size", "32") == 0

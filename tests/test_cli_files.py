@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 import pytest
-from commands import SHORT, frames_of, read_until, run, settings_in
+from helpers.commands import SHORT, frames_of, read_until, run, settings_in
 
 from mlx_happyhorse import HappyHorse, HappyHorseError, Latents
 from mlx_happyhorse.inputs import request

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from commands import SHORT, frames_of, run, settings_in
+from helpers.commands import SHORT, frames_of, run, settings_in
+from helpers.sounds import speech, write
 from PIL import Image
-from sounds import speech, write
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.inputs import request

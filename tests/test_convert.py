@@ -5,8 +5,8 @@ import subprocess
 import sys
 
 import mlx.core as mx
-import networks
 import pytest
+from helpers import networks
 
 from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.convert import convert

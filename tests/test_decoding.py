@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import mlx.core as mx
 import mlx.nn as nn
 import pytest
-from golden_cases import distance
+from helpers.golden_cases import distance
 from mlx.utils import tree_map
 
 from mlx_happyhorse.models import convolution, turbo_decoder

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import frames_of
-from demo_server import Server, serving
+from helpers.commands import frames_of
+from helpers.demo_server import Server, serving
 from PIL import Image
 
 from mlx_happyhorse import HappyHorse, cli

@@ -9,8 +9,8 @@ import time
 
 import numpy as np
 import pytest
-from commands import frames_of
-from models import golden_model
+from helpers.commands import frames_of
+from helpers.models import golden_model
 from PIL import Image
 
 from mlx_happyhorse import HappyHorse, RequestError

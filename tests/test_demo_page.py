@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from demo_server import Server, serving
+from helpers.demo_server import Server, serving
+from helpers.sounds import speech, write
 from PIL import Image
-from sounds import speech, write
 
 from mlx_happyhorse import Clip
 from mlx_happyhorse.outputs import metadata

@@ -14,12 +14,12 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import mlx.core as mx
-import published
 import pytest
-from commands import SHORT, frames_of, run
-from hub_server import Fault, HubServer
-from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
-from served import asking, damage, same, states, weights_sent
+from helpers import published
+from helpers.commands import SHORT, frames_of, run
+from helpers.hub_server import Fault, HubServer
+from helpers.published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA, WAN
+from helpers.served import asking, damage, same, states, weights_sent
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import Planned, Quantization, convert, download

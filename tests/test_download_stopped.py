@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mlx.core as mx
-import published
 import pytest
-from commands import run
-from hub_server import Fault, HubServer
-from published import MAGIHUMAN, T5GEMMA
-from served import asking, same
+from helpers import published
+from helpers.commands import run
+from helpers.hub_server import Fault, HubServer
+from helpers.published import MAGIHUMAN, T5GEMMA
+from helpers.served import asking, same
 
 from mlx_happyhorse.convert import Planned, Quantization, download
 from mlx_happyhorse.convert.write import shards

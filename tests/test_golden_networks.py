@@ -1,7 +1,7 @@
 """Every network against the reference's numbers."""
 
 import mlx.core as mx
-from golden_cases import (
+from helpers.golden_cases import (
     KINDS,
     Case,
     converted,

@@ -1,7 +1,7 @@
 """The reference's whole run, from the prompt to what goes into the file."""
 
 import numpy as np
-from golden_cases import WORK, distance, each, weights_in
+from helpers.golden_cases import WORK, distance, each, weights_in
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import convert

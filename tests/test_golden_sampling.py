@@ -3,7 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from golden_cases import FOLDER, Case, distance, each, latents, strays_no_further
+from helpers.golden_cases import FOLDER, Case, distance, each, latents, strays_no_further
 from test_golden_networks import transformer
 
 from mlx_happyhorse.diffusion import sampling, sequence, upscaling

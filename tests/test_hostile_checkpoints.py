@@ -8,11 +8,10 @@ import shutil
 import zipfile
 from pathlib import Path
 
-import layouts
 import mlx.core as mx
-import networks
 import pytest
-from served import same
+from helpers import layouts, networks
+from helpers.served import same
 
 from mlx_happyhorse import HappyHorseError
 from mlx_happyhorse.cli import main

@@ -9,10 +9,10 @@ import time
 
 import numpy as np
 import pytest
-from commands import run
-from hub_server import Fault, HubServer
+from helpers.commands import run
+from helpers.hub_server import Fault, HubServer
+from helpers.served import asking, damage, weights_sent
 from huggingface_hub import constants
-from served import asking, damage, weights_sent
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.errors import Stopped

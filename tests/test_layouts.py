@@ -2,11 +2,11 @@
 
 import json
 
-import layouts
 import mlx.core as mx
 import numpy as np
 import pytest
-from golden_cases import Case, distance, latents
+from helpers import layouts
+from helpers.golden_cases import Case, distance, latents
 
 from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.convert import convert

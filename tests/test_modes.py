@@ -8,8 +8,8 @@ from dataclasses import replace
 import mlx.core as mx
 import numpy as np
 import pytest
-from models import golden_model
-from sounds import best_lag, heard_in, speech
+from helpers.models import golden_model
+from helpers.sounds import best_lag, heard_in, speech
 
 from mlx_happyhorse import HappyHorse, Latents, RequestError
 from mlx_happyhorse.diffusion import sampling

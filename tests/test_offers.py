@@ -4,11 +4,11 @@ import json
 import socket
 
 import mlx.core as mx
-import published
 import pytest
-from hub_server import HubServer
-from published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA
-from served import asking
+from helpers import published
+from helpers.hub_server import HubServer
+from helpers.published import MAGIHUMAN, STABLE_AUDIO, T5GEMMA
+from helpers.served import asking
 
 from mlx_happyhorse.convert import Planned, Quantization, download
 from mlx_happyhorse.demo.offers import CONFIGS, gated, licences, network, offers

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import mlx.core as mx
 import mlx.nn as nn
-import networks
 import pytest
+from helpers import networks
 
 from mlx_happyhorse.convert import Quantization, convert
 from mlx_happyhorse.diffusion.sampling import Velocity

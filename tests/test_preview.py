@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from commands import SHORT, run
-from models import golden_model
+from helpers.commands import SHORT, run
+from helpers.models import golden_model
 from PIL import Image
 
 from mlx_happyhorse import HappyHorse, RequestError

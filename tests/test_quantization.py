@@ -3,11 +3,10 @@
 import json
 import math
 
-import layouts
 import mlx.core as mx
 import mlx.nn as nn
-import networks
 import pytest
+from helpers import layouts, networks
 
 from mlx_happyhorse import ModelError, RequestError
 from mlx_happyhorse.cli import main

@@ -6,9 +6,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from demo_server import Server, serving
+from helpers.demo_server import Server, serving
+from helpers.sounds import speech, write
 from PIL import Image
-from sounds import speech, write
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
 EVERY = re.findall(r"```python\n(.*?)```", README, re.DOTALL)

@@ -4,7 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
-from sounds import best_lag, speech, write
+from helpers.sounds import best_lag, speech, write
 
 from mlx_happyhorse import Clip, RequestError
 from mlx_happyhorse.inputs import recording

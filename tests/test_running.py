@@ -13,7 +13,7 @@ import anyio.to_thread
 import mlx.core as mx
 import numpy as np
 import pytest
-from models import golden_model
+from helpers.models import golden_model
 
 from mlx_happyhorse import HappyHorse, RequestError
 from mlx_happyhorse.errors import Stopped

@@ -5,8 +5,8 @@ import sys
 import threading
 
 import mlx.core as mx
-import networks
 import pytest
+from helpers import networks
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import Quantization, convert

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import mlx.core as mx
 import pytest
-from golden_cases import distance
+from helpers.golden_cases import distance
 
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.cli import main

@@ -4,9 +4,9 @@ import math
 
 import mlx.core as mx
 import mlx.nn as nn
-import networks
 import pytest
-from golden_cases import distance
+from helpers import networks
+from helpers.golden_cases import distance
 
 from mlx_happyhorse.convert import convert
 from mlx_happyhorse.diffusion.sampling import Velocity

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-APP = Path(__file__).parent / "demo_app.py"
+TESTS = Path(__file__).parents[1]
 
 
 class Server:
@@ -31,10 +31,14 @@ class Server:
     def start(self) -> None:
         words = ["--slow", str(self.slow), *(["--usable", str(self.usable)] if self.usable else []), "--"]
         words += ["--port", str(self.port), "--output-dir", str(self.clips), "--verbose", *self.options]
-        environment = os.environ | {"HAPPYHORSE_HOME": str(self.folder / "home")} | self.environment
+        paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        places = {"HAPPYHORSE_HOME": str(self.folder / "home"), "PYTHONPATH": paths}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(APP), *words], stdout=log, stderr=log, env=environment
+                [sys.executable, "-m", "helpers.demo_app", *words],
+                stdout=log,
+                stderr=log,
+                env=os.environ | places | self.environment,
             )
         self._wait()
 

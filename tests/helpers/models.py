@@ -3,12 +3,11 @@
 from functools import cache
 from pathlib import Path
 
-from golden_cases import WORK
-
+from helpers.golden_cases import WORK
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import convert
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @cache

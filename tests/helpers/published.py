@@ -11,7 +11,7 @@ from typing import Any
 import mlx.core as mx
 import numpy as np
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 MAGIHUMAN = "GAIR/daVinci-MagiHuman"
 T5GEMMA = "google/t5gemma-9b-9b-ul2"
 STABLE_AUDIO = "stabilityai/stable-audio-open-1.0"

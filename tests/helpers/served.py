@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hub_server import HubServer
 from huggingface_hub import constants
+
+from helpers.hub_server import HubServer
 
 
 @contextmanager

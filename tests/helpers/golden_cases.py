@@ -20,7 +20,7 @@ import pytest
 from mlx_happyhorse.convert import convert
 from mlx_happyhorse.storage import weights
 
-OURS = Path(__file__).parent / "golden"
+OURS = Path(__file__).parents[1] / "golden"
 FOLDER = Path(os.environ.get("HAPPYHORSE_GOLDEN", OURS))
 WORK = Path(tempfile.mkdtemp(prefix="golden-"))
 atexit.register(shutil.rmtree, WORK, ignore_errors=True)

@@ -1,6 +1,6 @@
 """The real page in a process of its own, as `happyhorse demo` starts it; and what a test wants otherwise.
 
-python tests/demo_app.py [--usable BYTES] [--slow SECONDS] -- OPTIONS OF happyhorse demo
+python -m helpers.demo_app [--usable BYTES] [--slow SECONDS] -- OPTIONS OF happyhorse demo
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import openblas  # noqa: F401
-
+import helpers.openblas  # noqa: F401
 from mlx_happyhorse import cli
 from mlx_happyhorse.inputs import request
 from mlx_happyhorse.models import transformer
