@@ -45,15 +45,15 @@ def test_a_pass_that_was_broken_off_does_no_harm(folder, monkeypatch):
 
 def test_no_more_than_two_experts_are_held(folder):
     model = weights.load(folder, streamed=True)
-    streamed = model.done.__self__
+    streamed = model.offload.__self__
     held = []
-    done = model.done
+    offload = model.offload
 
     def watch(module, children):
-        done(module, children)
-        held.append(sum(streamed.sizes[i] for i in streamed.held))
+        offload(module, children)
+        held.append(sum(streamed.sizes[i] for i in streamed.resident))
 
-    model.done = watch
+    model.offload = watch
     Velocity(model)(*networks.inputs())
     experts = [expert for layer in model.layers for expert in layer.experts]
     largest = max(sum(x.nbytes for x in weights.parameters(expert).values()) for expert in experts)

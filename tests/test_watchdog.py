@@ -208,7 +208,7 @@ def test_a_streamed_network_is_read_from_its_beginning_again(monkeypatch):
     call, held = Transformer.__call__, []
 
     def watch(*args):
-        held.append(len(model.done.__self__.held))
+        held.append(len(model.offload.__self__.resident))
         return call(*args)
 
     monkeypatch.setattr(Transformer, "__call__", watch)
@@ -220,16 +220,16 @@ def test_a_streamed_network_is_read_from_its_beginning_again(monkeypatch):
 
 def test_a_streamed_network_holds_nothing_of_a_broken_pass(monkeypatch):
     model = splitting()._load("transformer", streamed=True)
-    streamer = model.done.__self__
+    streamer = model.offload.__self__
     inputs = normal(3, 4, 6, 48), normal(9, 64), normal(5, 64)
     with monkeypatch.context() as patch:
         Struck(patch, ALWAYS, "no idea")
         with pytest.raises(RuntimeError, match="no idea"):
             Velocity(model)(*inputs)
-    assert streamer.held
+    assert streamer.resident
     model.restart()
     before = mx.get_active_memory()
-    assert not streamer.held
+    assert not streamer.resident
     Velocity(model)(*inputs)
     model.restart()
     assert mx.get_active_memory() - before < 10_000

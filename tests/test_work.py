@@ -82,7 +82,7 @@ def test_slices_are_all_rows_once(count, most):
 @pytest.mark.parametrize("mode", [{"bits": 4}, {"bits": 8}, {"mode": "mxfp4", "group_size": 32}])
 @pytest.mark.parametrize("expanded", [1, 300, 1 << 20])
 def test_a_dequantized_product_is_the_quantized_one(monkeypatch, mode, expanded):
-    monkeypatch.setattr(matmul, "EXPANDED", expanded)
+    monkeypatch.setattr(matmul, "DEQUANTIZED", expanded)
     dense = nn.Linear(64, 96, bias=False)
     layer = dense.to_quantized(**({"group_size": 64} | mode))
     x = mx.random.normal((20, 64), key=mx.random.key(0))

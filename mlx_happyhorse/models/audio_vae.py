@@ -12,7 +12,7 @@ from .blocks import OnBlock, no_block
 from .config import Config
 
 KERNEL, DILATIONS = 7, (1, 3, 9)
-DECODED = 100  # latents at a time, 4 s
+DECODE_WINDOW = 100  # latents decoded at a time, 4 s: bounds peak memory
 
 
 @dataclass
@@ -22,7 +22,7 @@ class AudioVAEConfig(Config):
     strides: tuple[int, ...] = (2, 4, 4, 8, 8)
     latent_dim: int = 64
     audio_channels: int = 2
-    window: int = 725  # latents encoded at once, 29 s
+    window: int = 725  # latents encoded at a time, 29 s, as in the reference
 
     @property
     def widths(self) -> list[int]:
@@ -30,18 +30,18 @@ class AudioVAEConfig(Config):
 
     @property
     def reach(self) -> int:
-        """How many latents to either side have an influence on a decoded sample."""
-        convolution = KERNEL // 2
-        reach, rate = float(convolution), 1
+        """Return how many latents to either side influence a decoded sample."""
+        padding = KERNEL // 2
+        reach, rate = float(padding), 1  # the first convolution; samples per latent
         for stride in reversed(self.strides):
             reach += 1 / rate  # the kernel of the upsampling is two strides long
             rate *= stride
-            reach += convolution * sum(DILATIONS) / rate
-        return math.ceil(reach + convolution / rate)
+            reach += padding * sum(DILATIONS) / rate
+        return math.ceil(reach + padding / rate)
 
 
 class Snake(nn.Module):
-    """x + sin²(αx)/β with α and β learned as logarithms (BigVGAN, arXiv 2206.04658)."""
+    """The activation x + sin²(αx)/β, with α and β learned as logarithms (BigVGAN, arXiv 2206.04658)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -58,7 +58,9 @@ def _snake(x: mx.array, alpha: mx.array, beta: mx.array) -> mx.array:
 
 
 class UpsampleConv1d(nn.Module):
-    """Transposed convolution whose kernel is twice its stride, as one matmul and an overlap-add."""
+    """Transposed convolution whose kernel is twice its stride, as one matmul and an overlap-add.
+
+    MLX's own unrolls its input, which takes 55 times as long on a CPU."""
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
@@ -69,6 +71,7 @@ class UpsampleConv1d(nn.Module):
     def __call__(self, x: mx.array) -> mx.array:
         batch, length, channels = x.shape
         s = self.stride
+        # Each input sample contributes to two strides of the output, the second of which overlaps the next's.
         y = (x @ self.weight.reshape(channels, -1)).reshape(batch, length, 2, s, -1)
         y = mx.pad(y[:, :, 0], [(0, 0), (0, 1), (0, 0), (0, 0)]) + mx.pad(
             y[:, :, 1], [(0, 0), (1, 0), (0, 0), (0, 0)]
@@ -78,7 +81,7 @@ class UpsampleConv1d(nn.Module):
 
 
 class Chain(nn.Sequential):
-    """Layers one after the other, each convolution evaluated: what several need would add up."""
+    """A sequence of layers that evaluates each convolution: the temporary memory of several would add up."""
 
     def __call__(self, x: mx.array) -> mx.array:
         for layer in self.layers:
@@ -116,13 +119,15 @@ def _up_block(in_channels: int, out_channels: int, stride: int) -> Chain:
 
 
 def _cross_fade(before: mx.array, after: mx.array, overlap: int) -> mx.array:
-    """Two runs of features as one, the end of the first fading into the start of the second."""
+    """Join two overlapping arrays (n, channels): the end of the first fades into the start of the second."""
     weight = (mx.arange(overlap) / overlap)[:, None]
     faded = (1 - weight) * before[-overlap:] + weight * after[:overlap]
     return mx.concatenate([before[:-overlap], faded, after[overlap:]])
 
 
 class AudioVAE(nn.Module):
+    """Encoder and decoder; arrays are fp32."""
+
     def __init__(self, config: AudioVAEConfig):
         super().__init__()
         self.config = config
@@ -142,39 +147,40 @@ class AudioVAE(nn.Module):
         )
 
     def encode(self, samples: mx.array) -> tuple[mx.array, mx.array]:
-        """Samples (n, 2) at 51.2 kHz → mean and raw scale of the latent, both (n // 2048, 64).
+        """Encode samples (n, 2) at 51.2 kHz to mean and raw scale of the latents, both (n // 2048, 64).
 
-        Beyond 29 s in windows of that length, which overlap by half and are cross-faded. The reference cuts
-        them 362.5 latents apart and lays them 363 apart, so that the sound drifts; here both are 363."""
+        More than 29 s are encoded in windows of that length, which overlap by half and are cross-faded. The
+        reference cuts windows 362.5 latents apart and places them 363 apart, so that its audio drifts; here
+        both are 363."""
         hop = math.prod(self.config.strides)
         length, window = len(samples) // hop, self.config.window
         step = window - window // 2
         features = self._run(self.encoder, samples[: window * hop] if length > window else samples)
         for start in range(step, length - window + step, step):
-            piece = samples[start * hop : (start + window) * hop]
-            piece = mx.pad(piece, [(0, window * hop - len(piece)), (0, 0)])
-            features = _cross_fade(features, self._run(self.encoder, piece), window - step)
+            chunk = samples[start * hop : (start + window) * hop]
+            chunk = mx.pad(chunk, [(0, window * hop - len(chunk)), (0, 0)])
+            features = _cross_fade(features, self._run(self.encoder, chunk), window - step)
         mean, scale = mx.split(features[:length], 2, axis=-1)
         return mean, scale
 
     @staticmethod
     def sample(mean: mx.array, scale: mx.array, noise: mx.array) -> mx.array:
-        """One draw of the latent, given standard normal noise of its shape."""
+        """Return a sample of the latents, given standard normal noise of their shape."""
         return mean + (nn.softplus(scale) + 1e-4) * noise
 
     def decode(self, latents: mx.array, on_block: OnBlock = no_block) -> mx.array:
-        """Latents (n, 64) → samples (n · 2048, 2) at 51.2 kHz; not clipped.
+        """Decode latents (n, 64) to samples (n · 2048, 2) at 51.2 kHz, not clipped.
 
-        In windows that see as many latents to both sides as have an influence, so that the result is that
-        of all at once, and memory does not grow with the length."""
+        Windows include as many latents to both sides as influence their samples: the result equals that of a
+        single pass, and peak memory does not grow with the length. `on_block` is told the latents done."""
         hop, reach = math.prod(self.config.strides), self.config.reach
         samples = []
-        for start in range(0, len(latents), DECODED):
+        for start in range(0, len(latents), DECODE_WINDOW):
             first = max(start - reach, 0)
-            window = self._run(self.decoder, latents[first : start + DECODED + reach])
-            samples.append(window[(start - first) * hop :][: DECODED * hop])
+            window = self._run(self.decoder, latents[first : start + DECODE_WINDOW + reach])
+            samples.append(window[(start - first) * hop :][: DECODE_WINDOW * hop])
             mx.eval(samples[-1])
-            on_block(min(start + DECODED, len(latents)), len(latents))
+            on_block(min(start + DECODE_WINDOW, len(latents)), len(latents))
         return mx.concatenate(samples)
 
     def _run(self, network: Chain, x: mx.array) -> mx.array:

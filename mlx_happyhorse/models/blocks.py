@@ -1,10 +1,10 @@
-"""Progress inside a pass through a network: a hook that is called after every block."""
+"""Progress within one pass through a network: a hook that is called after every block."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-OnBlock = Callable[[int, int], None]  # blocks done, of how many; what it raises ends the pass
+OnBlock = Callable[[int, int], None]  # (blocks done, blocks in all); an exception ends the pass
 
 
 def no_block(done: int, of: int) -> None:
@@ -12,5 +12,5 @@ def no_block(done: int, of: int) -> None:
 
 
 def part_of(on_block: OnBlock, part: int, parts: int) -> OnBlock:
-    """The hook of one pass where `parts` of them, of equal length, make the whole."""
+    """Return the hook for pass number `part` out of `parts` of equal length, which count as one."""
     return lambda done, of: on_block(part * of + done, parts * of)

@@ -5,22 +5,26 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Self
 
-LARGEST = 1 << 20  # no width of a sound config comes near
-MOST = 1000  # layers, heads, blocks
+# Limits that reject damaged configs. The largest published width is 256,000 tokens of vocabulary, the largest
+# number of layers 42.
+MAX_WIDTH = 1 << 20
+MAX_COUNT = 1000  # layers, heads, blocks
 
 
 @dataclass
 class Config:
+    """Base class of the networks' configs."""
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Takes the known keys and ignores the rest (`type`, `quantization`); lists become tuples.
+        """Take the known keys, with lists as tuples, and ignore others (`type`, `quantization`).
 
-        Raises ValueError for a number that no network has."""
+        Raise ValueError for a number that no network has."""
         known = {f.name for f in fields(cls)}
         taken = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in known}
         for name, value in taken.items():
             for item in value if isinstance(value, tuple) else (value,):
-                limit = MOST if name.startswith(("num_", "layers", "residual_")) else LARGEST
+                limit = MAX_COUNT if name.startswith(("num_", "layers", "residual_")) else MAX_WIDTH
                 if not isinstance(item, str) and not 0 <= item <= limit:
                     raise ValueError(f"{name} is {item}")
         return cls(**taken)

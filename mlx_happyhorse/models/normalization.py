@@ -1,9 +1,10 @@
-"""Mean and spread of the Wan 2.2 latent's 48 channels: networks see it normalised by them."""
+"""Mean and standard deviation of Wan 2.2 latents by channel, by which the networks see them normalised."""
 
 from __future__ import annotations
 
 import mlx.core as mx
 
+# From Wan 2.2's code, wan/modules/vae2_2.py.
 # fmt: off
 MEAN = (
     -0.2289, -0.0052, -0.1323, -0.2339, -0.2799, 0.0174, 0.1838, 0.1557, -0.1382, 0.0542, 0.2813, 0.0891,

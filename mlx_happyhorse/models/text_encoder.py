@@ -1,7 +1,7 @@
-"""T5-Gemma's encoder: Gemma-2 blocks that look both ways.
+"""T5-Gemma's encoder: Gemma-2 blocks with bidirectional attention.
 
-The config asks for soft-capped attention logits, but the runs that MagiHuman was trained on went without
-(PyTorch's fused attention ignores the cap), so there is none here.
+The published config asks for soft-capped attention logits, but MagiHuman was trained on features without the
+cap (PyTorch's fused attention ignores it), so there is none here.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ import mlx.nn as nn
 from .blocks import OnBlock, no_block
 from .config import Config
 from .matmul import UNLIMITED, Work, linear
-from .transformer import Done, keep, stay
+from .transformer import Offload, keep_resident, no_restart
 
 
 @dataclass
 class TextEncoderConfig(Config):
+    """The encoder's dimensions, by default those of T5Gemma-9B."""
+
     vocab_size: int = 256000
     hidden_size: int = 3584
     intermediate_size: int = 14336
@@ -40,13 +42,15 @@ class TextEncoderConfig(Config):
 
 
 class Norm(nn.RMSNorm):
-    """RMS norm with fp32 weights whose result keeps the input's dtype."""
+    """RMS norm with fp32 weights whose result has the dtype of the input."""
 
     def __call__(self, x: mx.array) -> mx.array:
         return super().__call__(x.astype(mx.float32)).astype(x.dtype)
 
 
 class Attention(nn.Module):
+    """Self-attention with rotary positions, over all tokens or within `window` tokens to either side."""
+
     def __init__(self, config: TextEncoderConfig, window: int | None):
         super().__init__()
         hidden, dim = config.hidden_size, config.head_dim
@@ -61,9 +65,11 @@ class Attention(nn.Module):
 
     def __call__(self, x: mx.array, work: Work) -> mx.array:
         n = len(x)
+        # Queries, keys and values, rotated by position.
         q = self.rope(self._split(linear(self.q_proj, x, work), self._heads))
         k = self.rope(self._split(linear(self.k_proj, x, work), self._kv_heads))
         v = self._split(linear(self.v_proj, x, work), self._kv_heads)
+        # Attention, masked only where the prompt is longer than the window.
         mask = None
         if self._window is not None and n > self._window:
             i = mx.arange(n)
@@ -76,6 +82,8 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
+    """The gated MLP of Gemma 2."""
+
     def __init__(self, hidden: int, intermediate: int):
         super().__init__()
         self.gate_proj = nn.Linear(hidden, intermediate, bias=False)
@@ -84,13 +92,15 @@ class MLP(nn.Module):
 
     def __call__(self, x: mx.array, work: Work) -> mx.array:
         h = nn.gelu_approx(linear(self.gate_proj, x, work))
-        mx.eval(h)  # one dequantized matrix at a time
+        mx.eval(h)  # only one dequantized matrix is alive at a time
         h = h * linear(self.up_proj, x, work)
         mx.eval(h)
         return linear(self.down_proj, h, work)
 
 
 class Block(nn.Module):
+    """Attention and MLP, each with a norm before and after it."""
+
     def __init__(self, config: TextEncoderConfig, kind: str):
         super().__init__()
         hidden, eps = config.hidden_size, config.rms_norm_eps
@@ -108,37 +118,42 @@ class Block(nn.Module):
 
 
 class TextEncoder(nn.Module):
+    """Network for the features of prompts. Weight streaming sets `offload` and `restart`."""
+
     def __init__(self, config: TextEncoderConfig):
         super().__init__()
         self.config = config
         self.work = UNLIMITED
-        self.done: Done = keep
-        self.restart: Callable[[], None] = stay
+        self.offload: Offload = keep_resident
+        self.restart: Callable[[], None] = no_restart
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         self.layers = [Block(config, kind) for kind in config.layer_types]
         self.norm = Norm(config.hidden_size, config.rms_norm_eps)
 
     def units(self) -> Iterator[tuple[str, nn.Module, tuple[str, ...]]]:
-        """What is used at a time and done with together, in that order: path, module, its children."""
+        """Yield the weights that are loaded and offloaded together, in the order of their use, as
+        `Transformer.units` does."""
         yield "embed_tokens", self.embed_tokens, ()
         for i, layer in enumerate(self.layers):
             yield f"layers.{i}", layer, ()
 
     def __call__(self, ids: mx.array) -> mx.array:
-        """Token ids (n,) → last hidden state (n, hidden) in the embedding's dtype."""
+        """Return the last hidden state (n, hidden) of token ids (n,), in the embedding's dtype."""
         return self.encode([ids])[0]
 
     def encode(self, prompts: list[mx.array], on_block: OnBlock = no_block) -> list[mx.array]:
-        """The same for several prompts, which pass each layer together: its weights are used once."""
-        mx.eval(self.embed_tokens.parameters())  # read before a GPU waits for it
+        """Encode several prompts, which pass each layer together: its weights are loaded once for all."""
+        # Embed the tokens, scaled as in Gemma.
+        mx.eval(self.embed_tokens.parameters())  # from disk, before the GPU could time out waiting for it
         states = [self.embed_tokens(ids) for ids in prompts]
         states = [x * mx.array(self.config.hidden_size**0.5, x.dtype) for x in states]
         mx.eval(states)
-        self.done(self.embed_tokens)
+        self.offload(self.embed_tokens)
+        # Run all prompts through each layer.
         for index, layer in enumerate(self.layers):
             for i, x in enumerate(states):
                 states[i] = layer(x, self.work)
                 mx.eval(states[i])
-            self.done(layer)
+            self.offload(layer)
             on_block(index + 1, len(self.layers))
         return [self.norm(x) for x in states]

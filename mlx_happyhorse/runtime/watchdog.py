@@ -10,7 +10,7 @@ from typing import Any
 import mlx.core as mx
 
 from ..files import home, read_object, store_object
-from ..models.transformer import Transformer, keep
+from ..models.transformer import Transformer, keep_resident
 from ..notes import note
 from .memory import WATCHDOG, WATCHDOG_HELP, settle
 
@@ -41,12 +41,12 @@ def retried(model: Transformer, *inputs: Any) -> tuple[mx.array, mx.array]:
 def _materialise(model: Transformer, inputs: tuple[Any, ...]) -> None:
     """Evaluate what outlives a pass: MLX takes all that was part of a failed command for computed.
 
-    Weights that stream are left out, as `Streamed` reads them again."""
+    Weights that stream are left out, as `WeightStreamer` reads them again."""
     mx.eval(inputs)
     for name, child in model.children().items():
         if name != "layers":
             mx.eval(child.parameters())
-    if model.done is keep:
+    if model.offload is keep_resident:
         for layer in model.layers:
             mx.eval(layer.parameters())
 

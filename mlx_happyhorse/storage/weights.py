@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from typing import cast as typed
 
 import mlx.core as mx
@@ -18,10 +18,10 @@ from ..models.audio_vae import AudioVAE, AudioVAEConfig
 from ..models.config import Config
 from ..models.matmul import UNLIMITED, Work
 from ..models.text_encoder import TextEncoder, TextEncoderConfig
-from ..models.transformer import Transformer, TransformerConfig, keep, stay
+from ..models.transformer import Transformer, TransformerConfig, keep_resident, no_restart
 from ..models.turbo_decoder import TurboDecoder, TurboDecoderConfig
 from ..models.video_vae import VideoDecoder, VideoEncoder, VideoVAEConfig
-from ..runtime.streaming import Streamed, Unit, reading_stream
+from ..runtime.streaming import Unit, WeightStreamer, budget, reading_stream
 from ..runtime.threads import end_with_thread
 from .checksums import SUMS
 from .dtypes import DTYPES, cast, is_cast
@@ -91,16 +91,16 @@ def load(
         model.work = work
         if streamed:
             units = [Unit(*unit) for unit in model.units()]
-            streamer = Streamed(units, read, repeatedly=isinstance(model, Transformer))
-            model.done, model.restart = streamer.done, streamer.restart
+            streamer = WeightStreamer(units, read, repeatedly=isinstance(model, Transformer))
+            model.offload, model.restart = streamer.offload, streamer.restart
     model.eval()
     return model
 
 
 def release(model: nn.Module) -> None:
     """Lets go of a network's weights, whoever still holds the network itself."""
-    if isinstance(model, Transformer | TextEncoder) and model.done is not keep:
-        model.done, model.restart = keep, stay
+    if isinstance(model, Transformer | TextEncoder) and model.offload is not keep_resident:
+        model.offload, model.restart = keep_resident, no_restart
         mx.synchronize(reading_stream())  # what is still being read would outlive the network
     model.clear()
 
@@ -125,15 +125,38 @@ def parameters(model: nn.Module) -> dict[str, mx.array]:
     return typed(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
 
 
-def sizes(config: dict[str, Any], dtype: mx.Dtype | None = None) -> dict[str, int]:
-    """Bytes that a network's tensors take in memory, by name, read from its config alone."""
+class Footprint(NamedTuple):
+    """Bytes that a network's weights take in memory: by tensor, and of each unit that is streamed together,
+    (module path, bytes) in the order of their use."""
+
+    tensors: dict[str, int]
+    units: list[tuple[str, int]]
+
+    @property
+    def bytes(self) -> int:
+        return sum(self.tensors.values())
+
+    @property
+    def streamed_bytes(self) -> int:
+        """Peak memory of the weights where the units are streamed."""
+        return self.bytes - sum(size for _, size in self.units) + budget(self.units)
+
+    def part(self, prefix: str) -> int:
+        """Return the bytes of the tensors whose names start with `prefix`."""
+        return sum(size for name, size in self.tensors.items() if name.startswith(prefix))
+
+
+def footprint(config: dict[str, Any], dtype: mx.Dtype | None = None) -> Footprint:
+    """Return what a network's weights take, from its config alone; `dtype` as for `load`."""
     model, computed = build(config), dtype or stored(config)
 
     def itemsize(name: str, tensor: mx.array) -> int:
         casts = is_cast(config["type"], name) and mx.issubdtype(tensor.dtype, mx.floating)
         return computed.size if casts else tensor.itemsize
 
-    return {name: tensor.size * itemsize(name, tensor) for name, tensor in parameters(model).items()}
+    tensors = {name: tensor.size * itemsize(name, tensor) for name, tensor in parameters(model).items()}
+    units = [Unit(*unit) for unit in model.units()] if isinstance(model, Transformer | TextEncoder) else []
+    return Footprint(tensors, [(unit.path, sum(tensors[name] for name in unit.slots())) for unit in units])
 
 
 def stored(config: dict[str, Any]) -> mx.Dtype:
