@@ -1,4 +1,4 @@
-"""Published PyTorch checkpoints → model folders."""
+"""Convert published PyTorch checkpoints to model folders."""
 
 from .download import USUAL, Planned, download
 from .folder import convert, inspect

@@ -1,4 +1,4 @@
-"""A model folder → a repo on the Hub."""
+"""Upload a model folder to the Hub."""
 
 from __future__ import annotations
 
@@ -9,25 +9,23 @@ from mlx_happyhorse.storage import hub
 
 
 def make_repo(repo: str) -> str:
-    """Makes a repo if there is none, which tells whether one may write to it; returns its address.
-
-    Raises HubError if not."""
+    """Create a repo unless it exists, and return its URL. Raise HubError if it cannot be written to."""
     from huggingface_hub import HfApi
 
-    with hub.asking(repo):
+    with hub.hub_errors(repo):
         return str(HfApi().create_repo(repo, exist_ok=True))
 
 
 def upload(folder: str | Path, repo: str) -> str:
-    """Publishes a model folder; returns where it can be seen.
+    """Upload a model folder and return the repo's URL.
 
-    Raises RequestError for another kind of folder, HubError if the Hub refuses."""
+    Raise RequestError if it is not a model folder, HubError if the Hub refuses."""
     from huggingface_hub import HfApi
 
     folder = expanded(folder)
     hub.describe(folder)
     url = make_repo(repo)
-    with hub.asking(repo):
+    with hub.hub_errors(repo):
         HfApi().upload_folder(
             repo_id=repo, folder_path=folder, commit_message="Model folder for mlx_happyhorse"
         )

@@ -1,4 +1,4 @@
-"""Broken files of a model folder, made or fetched again, and only those."""
+"""Repair a model folder: fetch or convert its damaged files again, and only those."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlx_happyhorse.storage.checksums import SUMS, read_sums
 from mlx_happyhorse.storage.verify import Problem
 from mlx_happyhorse.storage.weights import read_json
 
-from .folder import beside
+from .folder import extra_files
 from .layouts.collect import Place, collect
 from .read.repo import Repo
 from .write.card import REPORT
-from .write.job import JOURNAL, Part, in_words, locked, tidy, work_beside, write_part
+from .write.job import JOURNAL, Target, explain, locked, tidy, work_folder, write_component
 from .write.journal import Journal
 from .write.quantization import Prepared, formats
 
@@ -25,29 +25,30 @@ OnBytes = Callable[[int], None]
 
 
 def fix(folder: Path, problems: list[Problem], on_bytes: OnBytes = lambda count: None) -> None:
-    """Replaces what `checking.check` found broken. Raises RequestError where it cannot be had again, and
-    HubError; a call that was stopped is resumed by the next. `on_bytes` is called a few times a second, also
-    with 0 while no bytes come, and ends it by raising."""
+    """Replace the files that `storage.verify.check` found damaged. A repeated call resumes a stopped one.
+
+    `on_bytes` is called a few times a second, with 0 while no bytes arrive; an exception from it ends the
+    repair. Raise RequestError if a file has no known source, and HubError."""
     broken: dict[str, set[str | None]] = {}
     for problem in problems:
         broken.setdefault(problem.component, set()).add(problem.file)
     if repo := hub.repo_of(folder):
         patterns = [f"{name}/{file or '*'}" for name, files in broken.items() for file in files]
-        hub.fetch_again(repo, folder, patterns, _by_steps(on_bytes))
+        hub.refetch(repo, folder, patterns, _as_increments(on_bytes))
         return
-    with locked(work_beside(folder)):
+    with locked(work_folder(folder)):
         for name, files in broken.items():
             try:
                 _convert_again(folder / name, files, on_bytes)
             except BaseException as error:
-                if (explained := in_words(error, folder / name, kept=True)) is error:
+                if (explained := explain(error, folder / name, kept=True)) is error:
                     raise
                 raise explained from error
     tidy(folder)
 
 
-def _by_steps(on_bytes: OnBytes) -> Callable[[int, int], None]:
-    """The same for a function of how many bytes are done: tells `on_bytes` how many came since."""
+def _as_increments(on_bytes: OnBytes) -> Callable[[int, int], None]:
+    """Return a hook for total bytes done, which passes each increment to `on_bytes`."""
     before = 0
 
     def count(done: int, total: int) -> None:
@@ -59,6 +60,7 @@ def _by_steps(on_bytes: OnBytes) -> Callable[[int, int], None]:
 
 
 def _convert_again(folder: Path, broken: set[str | None], on_bytes: OnBytes) -> None:
+    """Convert one component again from its source on the Hub, except for its undamaged shards."""
     config = _config(folder, broken)
     source = config["source"]
     with closing(Repo(source["repo"], source["revision"], lambda: on_bytes(0))) as repo:
@@ -66,30 +68,30 @@ def _convert_again(folder: Path, broken: set[str | None], on_bytes: OnBytes) -> 
         component, checkpoint = collect([place]).found[folder.name]
         repo.on_wait = None
         prepared = Prepared(config, component.tensors, formats(config, component.tensors), [])
-        part = Part(prepared, beside(folder.name, checkpoint), {})
-        _keep_whole_shards(folder, part, broken)
-        write_part(part, folder, on_bytes)
+        target = Target(prepared, extra_files(folder.name, checkpoint), {})
+        _keep_undamaged_shards(folder, target, broken)
+        write_component(target, folder, on_bytes)
 
 
 def _config(folder: Path, broken: set[str | None]) -> dict[str, Any]:
-    """A component's config, which says how to make it again."""
+    """Return a component's config. Raise RequestError if it is damaged or names no source on the Hub."""
     try:
         config = read_json(folder / "config.json")
     except ModelError:
         config = {}
     if "config.json" in broken or "revision" not in config.get("source", {}):
         raise RequestError(
-            f"{folder} cannot be fetched again, as it does not say from where: convert it anew."
+            f"{folder} cannot be repaired, because its source on the Hub is unknown: convert it again."
         )
     return config
 
 
-def _keep_whole_shards(folder: Path, part: Part, broken: set[str | None]) -> None:
-    """Notes as done what is whole, and removes the rest."""
+def _keep_undamaged_shards(folder: Path, target: Target, broken: set[str | None]) -> None:
+    """Record the undamaged shards in a journal as done, and remove all others."""
     sums = {} if broken & {None, SUMS, REPORT} else read_sums(folder)
     report = read_json(folder / REPORT) if sums and (folder / REPORT).exists() else {}
     journal = Journal(folder / JOURNAL)
-    for shard, items in part.shards.items():
+    for shard, items in target.shards.items():
         if shard not in sums or shard in broken:
             (folder / shard).unlink(missing_ok=True)
             continue
@@ -98,5 +100,5 @@ def _keep_whole_shards(folder: Path, part: Part, broken: set[str | None]) -> Non
             journal.add("tensors", item.name, {key: v for key, v in errors.items() if key.endswith("_error")})
         journal.add("shards", shard, sums[shard])
     for file in folder.glob("*.safetensors"):
-        if file.name not in part.shards:
+        if file.name not in target.shards:
             file.unlink()

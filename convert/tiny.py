@@ -1,4 +1,4 @@
-"""Writes the embedded model `tiny`: every component at toy size, its weights random.
+"""Write the embedded model `tiny`: every component at toy size, with random weights.
 
 python -m mlx_happyhorse.convert.tiny mlx_happyhorse/tiny
 """
@@ -20,7 +20,7 @@ from mlx_happyhorse.version import __version__
 from .write.job import write_json
 
 SEED = 7
-QUIET = 1e-7  # noise should not be loud: the audio decoder's last layer is turned down
+QUIET = 1e-7  # scales the audio decoder's last layer, so that its noise is not loud
 VOCABULARY = 384
 TEXT_WIDTH = 64
 UPSCALER: dict[str, Any] = {
@@ -90,7 +90,7 @@ TOP = {
 
 
 def write(folder: Path, networks: dict[str, dict[str, Any]]) -> None:
-    """A model folder of networks with random weights, by their configs."""
+    """Write a model folder; `networks` maps each component to its config. Weights are random."""
     folder.mkdir(parents=True)
     for i, (name, config) in enumerate(networks.items()):
         (folder / name).mkdir()
@@ -104,12 +104,14 @@ def write(folder: Path, networks: dict[str, dict[str, Any]]) -> None:
 
 
 def _random_weights(config: dict[str, Any], key: mx.array) -> dict[str, mx.array]:
+    """Return weights of variance 1 / fan-in, zero biases, and unit norms, by name."""
     tensors = {}
     for name, value in parameters(build(config)).items():
-        key, now = mx.random.split(key)
+        key, subkey = mx.random.split(key)
         if value.ndim > 1:
+            # fan-in; of a transposed convolution (in, kernel, out), whose kernel is two strides long: 2 · in
             inputs = 2 * value.shape[0] if "layers.1.weight" in name and value.ndim == 3 else value[0].size
-            value = mx.random.normal(value.shape, key=now) / math.sqrt(inputs)
+            value = mx.random.normal(value.shape, key=subkey) / math.sqrt(inputs)
         elif name.endswith("bias"):
             value = mx.zeros_like(value)
         if name.startswith("decoder.layers.7."):
@@ -119,7 +121,7 @@ def _random_weights(config: dict[str, Any], key: mx.array) -> dict[str, mx.array
 
 
 def _tokenizer() -> Tokenizer:
-    """Bytes and a few merges: any text has tokens."""
+    """Return a byte-level BPE tokenizer with a few merges, which encodes any text."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()

@@ -49,7 +49,7 @@ def save_without_sums(folder, change):
 def test_a_whole_model(folder, capsys):
     assert len(list((folder / "transformer").glob("model-*-of-*.safetensors"))) > 2
     code, said = checked(folder, capsys)
-    assert code == 0 and f"{folder} is whole." in said
+    assert code == 0 and f"{folder}: no problems found." in said
     (folder / "transformer" / SUMS).unlink()
     assert checked(folder, capsys)[0] == 0
 
@@ -64,7 +64,7 @@ def test_files_that_are_not_what_they_were(folder, capsys, name, damage):
     code, said = checked(folder, capsys)
     assert code == 1 and f"transformer/{file.name}: is not" in said
     assert main(["check", str(folder), "--fix"]) == 2
-    assert "does not say from where: convert it anew" in capsys.readouterr().err
+    assert "source on the Hub is unknown: convert it again" in capsys.readouterr().err
 
 
 def test_a_shard_too_many(folder, capsys):
@@ -125,8 +125,8 @@ def test_converting_loading_and_saving_give_the_same_bytes(folder, tmp_path):
 def test_info_on_a_model(folder, capsys):
     assert main(["info", str(folder)]) == 0
     said = capsys.readouterr().out
-    assert "magihuman base" in said and "6 layers, 64 wide, 4 heads" in said
-    assert "memory: one network at a time" in said
+    assert "magihuman base" in said and "6 layers, hidden size 64, 4 heads" in said
+    assert "memory: one network is loaded at a time" in said
 
 
 def test_info_on_checkpoints(tmp_path, capsys):
@@ -137,7 +137,7 @@ def test_info_on_checkpoints(tmp_path, capsys):
     assert main(["info", str(tmp_path / "repo")]) == 0
     said = capsys.readouterr().out
     assert "upscaler_540p " in said and "text_encoder " in said
-    assert "other.safetensors: 1 tensors of nothing that is known" in said
+    assert "other.safetensors: no known network among its tensors (1)" in said
     assert main(["info", str(tmp_path / "repo/t5")]) == 0
     assert "512 tokens" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()

@@ -1,4 +1,4 @@
-"""Models from the Hub: fetched by byte ranges, whatever the network does, and gone on with after a stop."""
+"""Models from the Hub: fetched by byte ranges, whatever the network does, and resumed after a stop."""
 
 import os
 import re
@@ -147,7 +147,7 @@ def test_a_dry_run_shows_sizes_and_licences_and_neither_fetches_nor_writes(root,
         r"transformer +10 MB → +2\S* MB  GAIR/daVinci-MagiHuman: Apache-2.0",
         r"text_encoder .* google/t5gemma-9b-9b-ul2: Gemma Terms of Use",
         r"audio_vae .* stabilityai/stable-audio-open-1.0: Stability AI Community License",
-        r"in all +13 MB → +4\S* MB",
+        r"total +13 MB → +4\S* MB",
     ):
         assert re.search(pattern, shown)
     assert server.sent() < 0.02 * sum(published.used(root)[part] for part in T2V)
@@ -174,7 +174,7 @@ def test_what_networks_do_is_survived(model, server, home, waits, monkeypatch, f
     assert len(waits) >= 6
 
 
-def test_a_server_that_stays_broken_is_given_up_and_gone_on_with_later(model, server, home, waits, capsys):
+def test_a_server_that_stays_broken_is_given_up_and_resumed_later(model, server, home, waits, capsys):
     server.faults += [Fault("none", 60), Fault("status", 1000)]
     assert run(*GET_DECODER) == 1
     assert "too busy for GAIR/daVinci-MagiHuman (HTTP 503): try again later" in capsys.readouterr().err
@@ -192,7 +192,7 @@ def test_a_server_that_stays_broken_is_given_up_and_gone_on_with_later(model, se
 def test_other_bytes_than_those_asked_for_are_refused(model, server, home, capsys, kind, after):
     server.faults += [Fault("none", after, match=".ckpt"), Fault(kind, match=".ckpt")]
     assert run(*GET_DECODER) == 1
-    assert "does not give the bytes that were asked for" in capsys.readouterr().err
+    assert "did not return the requested bytes" in capsys.readouterr().err
     assert run(*GET_DECODER) == 0
     assert same(home / model.folder.name / "video_decoder", model.folder / "video_decoder")
 
@@ -233,7 +233,7 @@ def test_the_token_is_not_shown_to_others(root, tmp_path, monkeypatch):
 def test_what_there_is_none_of_is_said(server, home, capsys):
     for name, code, message in (
         ("happyhorse-1.0", 2, "not published. Use the open ones of its design: magihuman-distill"),
-        ("magihuman-huge", 2, "'magihuman-huge' is not known: magihuman-base, magihuman-distill"),
+        ("magihuman-huge", 2, "unknown model 'magihuman-huge': give magihuman-base, magihuman-distill"),
         ("nobody/nothing", 1, "the Hub has no repo nobody/nothing"),
         (MAGIHUMAN, 2, "config.json"),
         ("one/two/three", 2, "one/two/three"),
@@ -241,7 +241,7 @@ def test_what_there_is_none_of_is_said(server, home, capsys):
         assert run("download", name) == code
         assert message in capsys.readouterr().err
     assert run("download", "magihuman-base", "--components", "audio") == 2
-    assert "there is no component 'audio'" in capsys.readouterr().err
+    assert "unknown component 'audio'" in capsys.readouterr().err
     assert not home.exists() and not weights_sent(server)
 
 
@@ -290,7 +290,7 @@ def test_the_same_again_does_nothing(copy, server):
     assert states(copy) == before and not server.requests
 
 
-def test_a_killed_download_is_gone_on_with(root, model, tmp_path):
+def test_a_killed_download_is_resumed(root, model, tmp_path):
     """Twice: in the transformer, and in the text encoder when the transformer is whole."""
     used = published.used(root)
     with HubServer(root) as server:
@@ -356,6 +356,6 @@ def test_a_conversion_is_published(root, tmp_path, monkeypatch, capsys):
         assert "HF_TOKEN" in capsys.readouterr().err
         monkeypatch.setenv("HF_TOKEN", "good")
         assert run(*publish) == 0
-        assert "Published: " in capsys.readouterr().err
+        assert "Uploaded to " in capsys.readouterr().err
         assert same(tmp_path / "out", tmp_path / "hub/me/horse")
         assert run("download", "me/horse") == 0

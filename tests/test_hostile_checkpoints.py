@@ -137,7 +137,7 @@ def test_an_index_that_points_elsewhere(source, tmp_path, capsys, name):
 
 def test_an_index_that_names_a_missing_shard(source, tmp_path, capsys):
     edit_index(source, lambda index: index.update({QKV: "model-00009-of-00003.safetensors"}))
-    assert "lacks model-00009-of-00003.safetensors" in refused(capsys, tmp_path, source)
+    assert "model-00009-of-00003.safetensors is missing" in refused(capsys, tmp_path, source)
 
 
 def test_an_index_that_names_the_wrong_shard(source, tmp_path, capsys):
@@ -157,7 +157,7 @@ def test_a_tensor_in_two_shards(source, tmp_path, capsys):
     mx.save_safetensors(str(source / LAST), mx.load(str(source / LAST)) | {QKV: tensors[QKV]})
     assert QKV in refused(capsys, tmp_path, source)
     (source / INDEX).unlink()
-    assert f"has tensor {QKV} in" in refused(capsys, tmp_path, source)
+    assert f"tensor {QKV} is in both" in refused(capsys, tmp_path, source)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -192,18 +192,18 @@ def test_pickles_that_would_run_code(tmp_path, capsys, monkeypatch, in_empty_fol
     (tmp_path / "raw.ckpt").write_bytes(data)
     assert "raw.ckpt" in refused(capsys, tmp_path, "raw.ckpt")
     said = refused(capsys, tmp_path, archive(tmp_path / "zipped.ckpt", data))
-    assert "zipped.ckpt is not a checkpoint of plain tensors: it wants " in said
+    assert "zipped.ckpt is not a checkpoint of plain tensors: it refers to " in said
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"\x80\x02r\xff\xff\xff\x7fN.", "more memory than it can need"),
+        (b"\x80\x02r\xff\xff\xff\x7fN.", "a memo index is out of range"),
         (b"\x80\x02", "not a checkpoint"),
-        (b"\x80\x02cbuiltins\neval\nU\x011\x85R.", "it wants builtins.eval"),
+        (b"\x80\x02cbuiltins\neval\nU\x011\x85R.", "it refers to builtins.eval"),
         (b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.", "not a checkpoint"),
-        (pickle.dumps([1, 2]), "holds a list, not tensors by name"),
-        (pickle.dumps({"a": 1}), "holds no tensors by name"),
+        (pickle.dumps([1, 2]), "holds a list, not a dict of tensors"),
+        (pickle.dumps({"a": 1}), "holds no tensors"),
     ],
 )
 def test_pickles_of_nonsense(tmp_path, capsys, data, message):
@@ -220,7 +220,7 @@ def test_a_pickled_tensor_that_reaches_beyond_its_bytes(tmp_path, capsys):
         for name, data in records.items():
             zipped.writestr(name, data[:32] if name.endswith("data/0") else data)
     (tmp_path / "a.pth").unlink()
-    assert "tensor a reaches beyond its bytes" in refused(capsys, tmp_path, tmp_path / "bad.pth")
+    assert "tensor a is larger than its data" in refused(capsys, tmp_path, tmp_path / "bad.pth")
 
 
 def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
@@ -228,11 +228,11 @@ def test_a_disk_that_is_too_small_is_noticed_before_anything_is_written(
 ):
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=1_000))
-    assert "GB more on its disk, where 0.0 GB are free" in refused(capsys, tmp_path, source)
+    assert "GB more, 0.0 GB are free" in refused(capsys, tmp_path, source)
 
 
 @pytest.mark.parametrize(
-    ("number", "message"), [(errno.ENOSPC, "disk was full"), (errno.EIO, "could not be written")]
+    ("number", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EIO, "could not be written")]
 )
 def test_a_disk_that_fails_under_way_keeps_what_is_done(
     source, tmp_path, monkeypatch, capsys, number, message
@@ -250,7 +250,7 @@ def test_a_disk_that_fails_under_way_keeps_what_is_done(
         patch.setattr(os, "pwrite", fail)
         assert main(command) == 1
     said = capsys.readouterr().err
-    assert message in said and "what is done is kept, and the same command resumes there" in said.lower()
+    assert message in said and "same command" in said
     assert {file.name for file in tmp_path.iterdir()} == {"base", ".out.partial"}
     assert main(command) == 0
     convert([source], tmp_path / "undisturbed")
@@ -271,9 +271,9 @@ def test_an_existing_target_is_kept_unless_told_otherwise(source, tmp_path, caps
     (target / "diary.txt").write_text("dear")
     command = ["convert", "--hf-path", str(source), "--mlx-path", str(target)]
     assert main(command) == 2
-    assert "exists already: choose another folder, or --overwrite it" in capsys.readouterr().err
+    assert "already exists: choose another folder" in capsys.readouterr().err
     assert main([*command, "--overwrite"]) == 2
-    assert "is no model folder: it is not overwritten" in capsys.readouterr().err
+    assert "is not a model folder and will not be overwritten" in capsys.readouterr().err
     assert [file.name for file in target.iterdir()] == ["diary.txt"]
     (target / "diary.txt").unlink()
     assert main([*command, "--overwrite"]) == 0
@@ -295,7 +295,7 @@ def test_what_is_converted_is_not_overwritten_by_what_becomes_of_it(source, tmp_
 def test_a_replaced_folder_comes_back_if_the_new_one_did_not_get_there(source, tmp_path):
     convert([source], tmp_path / "model")
     (tmp_path / "model").rename(tmp_path / ".model.old")  # as a kill between two renames leaves it
-    with pytest.raises(HappyHorseError, match="exists already"):
+    with pytest.raises(HappyHorseError, match="already exists"):
         convert([source], tmp_path / "model")
     assert (tmp_path / "model/config.json").exists()
 
@@ -306,8 +306,8 @@ def test_a_replaced_folder_comes_back_if_the_new_one_did_not_get_there(source, t
         ("adapter.video_embedder.weight", mx.zeros(64), "impossible shapes"),
         ("adapter.video_embedder.weight", mx.zeros((0, 192)), "impossible shapes"),
         ("block.layers.0.attention.pre_norm.weight", mx.array(1.0), "impossible shapes"),
-        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.uint8), "is U8, which no network"),
-        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.int64), "is I64, which no network"),
+        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.uint8), "has unsupported dtype U8"),
+        ("block.layers.1.mlp.down_proj.weight", mx.zeros((64, 100), mx.int64), "has unsupported dtype I64"),
     ],
 )
 def test_tensors_that_no_network_has(tmp_path, capsys, name, tensor, message):
@@ -324,14 +324,14 @@ def test_companions_of_other_lengths(tmp_path, capsys):
 
 def test_an_fp8_scale_that_is_not_one_number(tmp_path, capsys):
     source = networks.save(networks.published() | {f"{QKV}.__fp8_scale": mx.ones(64)}, tmp_path / "base")
-    assert "__fp8_scale is not one number" in refused(capsys, tmp_path, source)
+    assert "__fp8_scale is not a scalar" in refused(capsys, tmp_path, source)
 
 
 def test_a_small_pickle_that_would_become_large(tmp_path, capsys):
     import torch
 
     torch.save({"a": torch.zeros(1).expand(1 << 14, 1 << 14)}, tmp_path / "a.pth")
-    assert "tensor a reaches beyond its bytes" in refused(capsys, tmp_path, tmp_path / "a.pth")
+    assert "tensor a is larger than its data" in refused(capsys, tmp_path, tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("target", [".", "/"])
@@ -354,7 +354,7 @@ def test_two_at_once_do_not_write_the_same_folder(source, tmp_path):
 
     with (
         locked(tmp_path / ".model.partial"),
-        pytest.raises(HappyHorseError, match="another happyhorse is writing"),
+        pytest.raises(HappyHorseError, match="another happyhorse process is writing"),
     ):
         convert([source], tmp_path / "model")
     assert not (tmp_path / "model").exists()

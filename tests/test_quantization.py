@@ -51,15 +51,15 @@ def test_quantized_weights_compute_what_their_dequantized_ones_do(source, tmp_pa
 
 
 @pytest.mark.parametrize("how", [Quantization(4, 32), Quantization(mode="mxfp8")], ids=str)
-def test_pieces_are_quantized_as_the_whole_is(source, tmp_path, monkeypatch, how):
-    monkeypatch.setattr("mlx_happyhorse.convert.read.tensors.PIECE_BYTES", 700)
-    convert([source], tmp_path / "pieces", variant="base", quantization=how, recipe="uniform")
+def test_chunks_are_quantized_as_the_complete_matrix_is(source, tmp_path, monkeypatch, how):
+    monkeypatch.setattr("mlx_happyhorse.convert.read.tensors.CHUNK_BYTES", 700)
+    convert([source], tmp_path / "chunks", variant="base", quantization=how, recipe="uniform")
     convert([source], tmp_path / "plain", variant="base")
-    pieces = mx.load(str(tmp_path / "pieces/transformer/model.safetensors"))
+    chunks = mx.load(str(tmp_path / "chunks/transformer/model.safetensors"))
     plain = mx.load(str(tmp_path / "plain/transformer/model.safetensors"))
-    for name in [name for name in pieces if name.endswith("scales")]:
+    for name in [name for name in chunks if name.endswith("scales")]:
         whole = how.quantize(plain[name.replace("scales", "weight")])
-        assert all(mx.array_equal(whole[part], pieces[name.replace("scales", part)]) for part in whole)
+        assert all(mx.array_equal(whole[part], chunks[name.replace("scales", part)]) for part in whole)
 
 
 @pytest.mark.parametrize("how", AFFINE + MICROSCALING, ids=str)
@@ -97,7 +97,7 @@ def test_what_is_left_alone_is_said_and_why(source, tmp_path):
     report = convert([source], tmp_path / "out", variant="base", quantization=how, recipe="uniform")
     assert any("layers.*.experts.*.gate (×7)" in line for line in report)
     assert any("video_embedder" in line and "fp32" in line for line in report)
-    assert any("qkv (×7)" in line and "64 do not divide into groups of 128" in line for line in report)
+    assert any("qkv (×7)" in line and "64 is not a multiple of the group size 128" in line for line in report)
 
 
 def test_the_card_sums_the_report_up(source, tmp_path):
@@ -107,7 +107,7 @@ def test_the_card_sums_the_report_up(source, tmp_path):
     assert card.startswith("---\nlibrary_name: mlx\nlicense: apache-2.0\n")
 
 
-def test_a_model_folder_is_quantized_anew(source, tmp_path):
+def test_a_model_folder_is_requantized(source, tmp_path):
     how = Quantization(4, 32)
     convert([source], tmp_path / "plain", variant="distill", dtype="float32")
     convert([tmp_path / "plain"], tmp_path / "again", dtype="float32", quantization=how)
@@ -137,16 +137,16 @@ def test_a_model_folder_is_dequantized(source, tmp_path, how):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["-q", "--q-bits", "7"], "7 bits in groups of 64 are not possible"),
-        (["-q", "--q-group-size", "16"], "4 bits in groups of 16 are not possible"),
-        (["-q", "--q-mode", "fp4"], "mode 'fp4' is not known"),
-        (["-q", "--q-mode", "mxfp4", "--q-bits", "8"], "mxfp4 has 4 bits in groups of 32"),
-        (["-q", "--quant-predicate", "best"], "'best' is not known: choose one of"),
-        (["--dtype", "int8"], "'int8' is not known: choose one of bfloat16"),
-        (["--q-mode", "mxfp4"], "--q-mode does nothing where nothing is quantized"),
-        (["--q-bits", "4"], "--q-bits does nothing where nothing is quantized"),
-        (["-d"], "nothing among the sources is quantized"),
-        (["-d", "-q"], "quantize or dequantize, not both"),
+        (["-q", "--q-bits", "7"], "7 bits in groups of 64 are not supported"),
+        (["-q", "--q-group-size", "16"], "4 bits in groups of 16 are not supported"),
+        (["-q", "--q-mode", "fp4"], "unknown quantization mode 'fp4'"),
+        (["-q", "--q-mode", "mxfp4", "--q-bits", "8"], "mxfp4 supports only 4 bits in groups of 32"),
+        (["-q", "--quant-predicate", "best"], "'best' is unknown: choose from"),
+        (["--dtype", "int8"], "'int8' is unknown: choose from bfloat16"),
+        (["--q-mode", "mxfp4"], "--q-mode has no effect"),
+        (["--q-bits", "4"], "--q-bits has no effect"),
+        (["-d"], "no source is quantized"),
+        (["-d", "-q"], "cannot be combined"),
     ],
 )
 def test_wrong_flags_are_refused(source, tmp_path, capsys, flags, message):
@@ -158,9 +158,9 @@ def test_wrong_flags_are_refused(source, tmp_path, capsys, flags, message):
 
 def test_a_model_folder_needs_to_be_told_what_for(source, tmp_path):
     convert([source], tmp_path / "model", variant="base")
-    with pytest.raises(RequestError, match="is converted already: -q quantizes it anew"):
+    with pytest.raises(RequestError, match="is already converted: pass quantization to requantize it"):
         convert([tmp_path / "model"], tmp_path / "out")
-    with pytest.raises(RequestError, match="nothing among the sources is quantized"):
+    with pytest.raises(RequestError, match="no source is quantized"):
         convert([tmp_path / "model"], tmp_path / "out", dequantize=True)
 
 

@@ -1,1 +1,1 @@
-"""Published names and shapes, mapped to ours."""
+"""Map published tensor names and layouts to ours."""

@@ -1,4 +1,4 @@
-"""Components of a model folder of ours, to be quantized anew or dequantized."""
+"""Read components of a converted model folder, to requantize or dequantize them."""
 
 from __future__ import annotations
 
@@ -13,18 +13,21 @@ from .published import Component
 
 
 def is_converted(ckpt: Checkpoint) -> bool:
+    """Return whether a checkpoint is a component of a model folder, by its config.json."""
     return ckpt.settings("type").get("type") in NETWORKS
 
 
 def converted(ckpt: Checkpoint) -> dict[str, Component]:
-    """The component by its folder's name, its quantized matrices as 16 bits again."""
+    """Return the component under its folder's name; quantized matrices are dequantized.
+
+    Raise ModelError if tensors are missing."""
     config = ckpt.settings("type")
     tensors = {}
     for path, layer in build(config).named_modules():
         if isinstance(layer, nn.QuantizedLinear | nn.QuantizedEmbedding):
             how = Quantization(layer.bits, layer.group_size, layer.mode)
             stored = ckpt.take_together(*(f"{path}.{part}" for part in how.parts))
-            tensors[f"{path}.weight"] = Tensor.of(*stored, change=how.dequantize)
+            tensors[f"{path}.weight"] = Tensor.of(*stored, transform=how.dequantize)
     tensors |= {name: ckpt.take(name) for name in ckpt.names}
     plain = {key: value for key, value in config.items() if key != "quantization"}
     return {ckpt.folder.name: Component(plain, tensors)}

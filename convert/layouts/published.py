@@ -1,7 +1,7 @@
-"""Published names and layouts → ours, one function a network. Dimensions come from the tensors.
+"""Map published names and layouts to ours, one function per network. Dimensions come from tensor shapes.
 
-Each function takes a `Checkpoint` and returns the components it holds: a config and our tensors, to be read
-when they are written. This is the one place where names are mapped.
+Each function takes a `Checkpoint` and returns its components: a config and lazy tensors. All mapping of
+tensor names happens here.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from mlx_happyhorse.models.turbo_decoder import TurboDecoderConfig
 from mlx_happyhorse.models.video_vae import VideoVAEConfig
 
 from ..read.checkpoint import Checkpoint
-from ..read.tensors import Change, Tensor
+from ..read.tensors import Tensor, Transform
 
-ALIGNMENT = 128  # MLP widths are padded to a multiple: quantization groups divide it
+ALIGNMENT = 128  # MLP widths are padded to a multiple of the largest quantization group
 
 
 class Component(NamedTuple):
+    """A network's config and its tensors, with our names and layouts."""
+
     config: dict[str, Any]
     tensors: dict[str, Tensor]
 
 
 def components(ckpt: Checkpoint) -> dict[str, Component]:
-    """What a checkpoint holds, empty if nothing that is known. Raises ModelError for what is damaged.
+    """Return a checkpoint's components by name, {} if it is unknown. Raise ModelError if it is damaged.
 
-    Whatever stands before the names is taken off them: `model.diffusion_model.` and the like."""
+    A common prefix of the tensor names, `model.diffusion_model.` for example, is stripped."""
     for marker, read in (
         ("adapter.video_embedder.weight", transformer),
         ("encoder.embed_tokens.weight", text_encoder),
@@ -45,18 +47,23 @@ def components(ckpt: Checkpoint) -> dict[str, Component]:
         marked = [name for name in ckpt.names if f".{name}".endswith(f".{marker}")]
         if len(marked) > 1:
             raise ModelError(
-                f"{ckpt.label} holds two networks of a kind, {' and '.join(sorted(marked)[:2])}."
+                f"{ckpt.label} holds two networks of the same kind: {' and '.join(sorted(marked)[:2])}."
             )
         if marked:
-            return _strictly(read, ckpt, marked[0].removesuffix(marker))
+            return _read_strictly(read, ckpt, marked[0].removesuffix(marker))
     return {}
 
 
-def _strictly(read: Callable[[Checkpoint], dict[str, Component]], ckpt: Checkpoint, prefix: str) -> dict:
+def _read_strictly(
+    read: Callable[[Checkpoint], dict[str, Component]], ckpt: Checkpoint, prefix: str
+) -> dict[str, Component]:
+    """Return the components of the tensors under `prefix`. Raise ModelError if any tensor is left.
+
+    Tensors without the prefix are ignored, except where a file should hold this network alone."""
     others = [name for name in ckpt.names if not name.startswith(prefix)]
     if others and read in (transformer, video_vae):
         raise ModelError(f"{ckpt.label} has an unknown tensor {min(others)}.")
-    ckpt.keep(prefix)
+    ckpt.select(prefix)
     found = read(ckpt)
     if ckpt.names:
         raise ModelError(f"{ckpt.label} has an unknown tensor {min(ckpt.names)}.")
@@ -64,6 +71,7 @@ def _strictly(read: Callable[[Checkpoint], dict[str, Component]], ckpt: Checkpoi
 
 
 def transformer(ckpt: Checkpoint) -> dict[str, Component]:
+    """Map MagiHuman's diffusion transformer, base, distill or upscaler."""
     settings = ckpt.settings("local_attn_layers")
     hidden, video_channels = ckpt.shape("adapter.video_embedder.weight")
     layers = ckpt.count("block.layers.{}.")
@@ -72,6 +80,7 @@ def transformer(ckpt: Checkpoint) -> dict[str, Component]:
     gelu = [_is_gelu(ckpt, b, e) for b, e in zip(blocks, experts, strict=True)]
     dim = ckpt.shape(blocks[0] + "attention.q_norm.weight")[0] // experts[0]
     heads = ckpt.shape(blocks[0] + "attention.linear_proj.weight")[1] // dim
+    # its rows: query heads, key heads, value heads, and one gate per query head
     rows = ckpt.shape(blocks[0] + "attention.linear_qkv.weight")[0] // experts[0]
     widths = [ckpt.shape(b + "mlp.down_proj.weight")[1] for b in blocks]
     config = TransformerConfig(
@@ -109,7 +118,7 @@ def transformer(ckpt: Checkpoint) -> dict[str, Component]:
 
 
 def _given(settings: dict[str, Any], **names: str) -> dict[str, Any]:
-    """What the settings say under their own names, under ours."""
+    """Return the settings that are present, renamed; `names` maps our name to theirs."""
     values = {ours: settings[theirs] for ours, theirs in names.items() if theirs in settings}
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
@@ -120,16 +129,16 @@ def _is_gelu(ckpt: Checkpoint, block: str, experts: int) -> bool:
 
 
 def _check_bands(ckpt: Checkpoint, config: TransformerConfig) -> None:
-    """The frequencies are recomputed in full precision; a checkpoint with others would be another model."""
+    """Raise ModelError if the RoPE frequencies are not the ones that we recompute in fp32."""
     bands = ckpt.take("adapter.rope.bands")
     expected = ROPE_BASE ** (-mx.arange(config.rope_bands) / config.rope_bands)
-    if bands.shape != expected.shape or not mx.allclose(_fp32(bands.value()), expected, rtol=1e-2):
-        raise ModelError(f"{ckpt.label} has rotation frequencies (adapter.rope.bands) of another kind.")
+    if bands.shape != expected.shape or not mx.allclose(_fp32(bands.materialise()), expected, rtol=1e-2):
+        raise ModelError(f"{ckpt.label} has unknown RoPE frequencies (adapter.rope.bands).")
 
 
 def _layer(ckpt: Checkpoint, block: str, gelu: bool, experts: int, heads: int) -> dict[str, Tensor]:
-    """One layer's tensors, named `expert index.our name.weight`."""
-    parts: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
+    """Return one layer's tensors, named `expert index.our name.weight`."""
+    mapping: dict[str, dict[str, Callable[[Tensor], Tensor]]] = {
         "attention.pre_norm": {"attention_norm": lambda t: t.map(_one_plus)},
         "attention.linear_qkv": {
             "qkv": lambda t: t.rows(0, len(t) - heads),
@@ -143,19 +152,19 @@ def _layer(ckpt: Checkpoint, block: str, gelu: bool, experts: int, heads: int) -
         "mlp.down_proj": {"down": lambda t: t.map(_pad_columns)},
     }
     out: dict[str, Tensor] = {}
-    for theirs, changes in parts.items():
+    for theirs, ours_of in mapping.items():
         name = f"{block}{theirs}.weight"
         tensor = ckpt.take(name)
         if len(tensor) % experts:
-            raise ModelError(f"tensor {name} {tensor.shape} does not divide among {experts} experts.")
-        for i, part in enumerate(tensor.split(experts)):
-            for ours, change in changes.items():
-                out[f"{i}.{ours}.weight"] = change(part)
+            raise ModelError(f"tensor {name} {tensor.shape} is not divisible by {experts} experts.")
+        for i, expert in enumerate(tensor.split(experts)):
+            for ours, change in ours_of.items():
+                out[f"{i}.{ours}.weight"] = change(expert)
     return out
 
 
 def _gate_then_up(weight: Tensor) -> Tensor:
-    """Rows gate, up, gate, up, … → all of gate, then all of up, each padded with zero rows."""
+    """Deinterleave rows gate, up, gate, up, … into all of gate, then all of up, each zero-padded."""
     return weight.in_blocks(2, _aligned(len(weight) // 2))
 
 
@@ -172,7 +181,7 @@ def _pad_columns(rows: mx.array) -> mx.array:
 
 
 def _one_plus(weight: mx.array) -> mx.array:
-    """Gemma's and MagiHuman's norms multiply by 1 + weight; ours by weight."""
+    """Fold the 1 of Gemma's and MagiHuman's norms, which multiply by 1 + weight, into the weight."""
     return 1 + _fp32(weight)
 
 
@@ -181,7 +190,8 @@ def _fp32(tensor: mx.array) -> mx.array:
 
 
 def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
-    ckpt.keep("encoder.")
+    """Map the encoder of T5-Gemma; its decoder is ignored."""
+    ckpt.select("encoder.")
     settings = ckpt.settings("encoder").get("encoder", {})
     defaults = TextEncoderConfig()
     dim = settings.get("head_dim", defaults.head_dim)
@@ -206,6 +216,7 @@ def text_encoder(ckpt: Checkpoint) -> dict[str, Component]:
 
 
 def video_vae(ckpt: Checkpoint) -> dict[str, Component]:
+    """Map the Wan 2.2 VAE to an encoder and a decoder."""
     configs = {half: _video_config(ckpt, half).to_dict() for half in ("encoder", "decoder")}
     encoder = _video_half(ckpt, "encoder.", "down") | _pointwise(ckpt, "conv1.", "to_moments.")
     decoder = _video_half(ckpt, "decoder.", "up") | _pointwise(ckpt, "conv2.", "from_latent.")
@@ -222,7 +233,7 @@ def _video_config(ckpt: Checkpoint, half: str) -> VideoVAEConfig:
     outputs = [ckpt.shape(level + "0.residual.3.gamma")[0] for level in levels]
     temporal = [f"{level}{blocks}.time_conv.weight" in ckpt for level in levels[:-1]]
     width = ckpt.shape("encoder.conv1.weight")[0]
-    if half == "decoder":  # described, like the encoder, from the picture inwards
+    if half == "decoder":  # its config lists levels like the encoder's, from pixels to latents
         outputs, temporal, blocks, width = outputs[::-1], temporal[::-1], blocks - 1, outputs[-1]
     return VideoVAEConfig(
         width=width,
@@ -239,7 +250,7 @@ def _pointwise(ckpt: Checkpoint, theirs: str, ours: str) -> dict[str, Tensor]:
 
 def _video_half(ckpt: Checkpoint, half: str, direction: str) -> dict[str, Tensor]:
     return {
-        _video_name(name.removeprefix(half), direction): ckpt.take(name).map(_video_change(name))
+        _video_name(name.removeprefix(half), direction): ckpt.take(name).map(_video_transform(name))
         for name in sorted(ckpt.names)
         if name.startswith(half)
     }
@@ -266,26 +277,27 @@ def _video_name(name: str, direction: str) -> str:
     return name
 
 
-def _video_change(name: str) -> Change:
+def _video_transform(name: str) -> Transform:
     if name.endswith("gamma"):
         return lambda rows: _fp32(rows).reshape(len(rows))
     return _squeeze if name.endswith(("to_qkv.weight", "proj.weight")) else _channels_last
 
 
 def _squeeze(tensor: mx.array) -> mx.array:
-    """A pointwise convolution's weight as a linear layer's; biases pass."""
+    """Return a pointwise convolution's weight as a linear layer's, (out, in); biases are unchanged."""
     return _fp32(tensor).reshape(tensor.shape[:2])
 
 
 def _channels_last(tensor: mx.array) -> mx.array:
-    """(out, in, *kernel) → (out, *kernel, in); biases pass."""
+    """Transpose (out, in, *kernel) to (out, *kernel, in); biases are unchanged."""
     return mx.moveaxis(_fp32(tensor), 1, -1) if tensor.ndim > 1 else _fp32(tensor)
 
 
 def turbo_decoder(ckpt: Checkpoint) -> dict[str, Component]:
+    """Map MagiHuman's Turbo decoder."""
     settings = ckpt.settings("first_chunk_size")
     if ckpt.shape("conv_out.conv.weight")[0] != 12:
-        raise ModelError(f"{ckpt.label}: only Turbo decoders that end in a 2×2 unpatchify are known.")
+        raise ModelError(f"{ckpt.label}: only Turbo decoders with a final 2×2 unpatchify are supported.")
     levels = ckpt.count("up_blocks.{}.")
     blocks = [f"up_blocks.{i}." for i in reversed(range(levels))]
     config = TurboDecoderConfig(
@@ -315,7 +327,8 @@ def _turbo_name(name: str) -> str:
 
 
 def audio_vae(ckpt: Checkpoint) -> dict[str, Component]:
-    ckpt.keep("pretransform.model.")
+    """Map the autoencoder of Stable Audio; its diffusion model is ignored."""
+    ckpt.select("pretransform.model.")
     channels, audio_channels, _ = ckpt.shape("encoder.layers.0.weight_v")
     levels = ckpt.count("encoder.layers.{}.") - 3
     downs = [ckpt.shape(f"encoder.layers.{i + 1}.layers.4.weight_v") for i in range(levels)]
@@ -329,15 +342,16 @@ def audio_vae(ckpt: Checkpoint) -> dict[str, Component]:
     tensors: dict[str, Tensor] = {}
     for name in sorted(ckpt.names):
         if name.endswith("weight_v"):
-            # (out, in, kernel), or (in, out, kernel) if transposed: ours ends in what was the second
+            # (out, in, kernel), or (in, out, kernel) if transposed: the second axis moves to the end
             base = name.removesuffix("_v")
-            parts = ckpt.take_together(name, base + "_g")
-            tensors[base] = Tensor.of(*parts, change=_fold_weight_norm).map(_channels_last)
+            v_and_g = ckpt.take_together(name, base + "_g")
+            tensors[base] = Tensor.of(*v_and_g, transform=_fold_weight_norm).map(_channels_last)
         elif not name.endswith("weight_g"):
             tensors[name] = ckpt.take(name).map(_fp32)
     return {"audio_vae": Component({"type": "audio_vae", **config.to_dict()}, tensors)}
 
 
 def _fold_weight_norm(v: mx.array, g: mx.array) -> mx.array:
+    """Return the weight g · v / |v| of a weight-normed convolution, (a, b, kernel)."""
     v, g = _fp32(v), _fp32(g)
     return v * (g / mx.sqrt(mx.square(v).sum(axis=(1, 2), keepdims=True)))

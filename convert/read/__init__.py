@@ -1,1 +1,1 @@
-"""Published files: where they are, and the tensors in them."""
+"""Read published checkpoints: files on disk or on the Hub, and the tensors in them."""

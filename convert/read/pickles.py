@@ -1,7 +1,7 @@
-"""PyTorch's .pth and .ckpt files, without PyTorch and without running what a pickle says.
+"""Read PyTorch's .pth and .ckpt files without PyTorch, and without executing code from a pickle.
 
-Such a file is a zip archive: data.pkl describes the tensors, data/0, data/1 … are their bytes. Of what a
-pickle can call, only what describes tensors is known here, and stands for plain data.
+Such a file is a zip archive: data.pkl describes the tensors, data/0, data/1 … hold their bytes. The unpickler
+resolves only the globals that describe tensors, and maps them to plain data.
 """
 
 from __future__ import annotations
@@ -37,23 +37,27 @@ STORAGES = {
 
 
 class _Storage(NamedTuple):
+    """A storage: its dtype, its record data/`key`, and its number of items."""
+
     dtype: str
     key: str
     items: int
 
 
-class _Described(NamedTuple):
+class _View(NamedTuple):
+    """A tensor as a view of a storage; `offset` and `stride` in items."""
+
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
     stride: tuple[int, ...]
 
 
-def _tensor(storage: _Storage, offset: int, shape: tuple, stride: tuple, *_: Any) -> _Described:
-    return _Described(storage, offset, tuple(shape), tuple(stride))
+def _tensor(storage: _Storage, offset: int, shape: tuple, stride: tuple, *_: Any) -> _View:
+    return _View(storage, offset, tuple(shape), tuple(stride))
 
 
-def _parameter(data: _Described, *_: Any) -> _Described:
+def _parameter(data: _View, *_: Any) -> _View:
     return data
 
 
@@ -67,33 +71,36 @@ KNOWN: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(pickle.Unpickler):
+    """Resolve the KNOWN globals and storages, and nothing else."""
+
     def find_class(self, module: str, name: str) -> Any:
         try:
             return KNOWN[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it wants {module}.{name}, which no tensor needs") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not allowed") from None
 
     def persistent_load(self, pid: Any) -> _Storage:
         kind, dtype, key, _, items = pid
         if kind != "storage" or dtype not in ITEM_BYTES:
-            raise pickle.UnpicklingError(f"it refers to a {kind}")
+            raise pickle.UnpicklingError(f"it refers to an unknown storage ({kind})")
         return _Storage(dtype, str(key), int(items))
 
 
 def read_pickle(file: File) -> dict[str, Stored]:
-    """The tensors of a checkpoint by name, not yet read. Raises ModelError for any other file."""
+    """Return a checkpoint's tensors by name, not yet read. Raise ModelError for any other file."""
     try:
         with zipfile.ZipFile(_Seekable(file)) as archive:
             records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
             state = _unpickle(archive.read(_checked(records["data.pkl"], MAX_PICKLE_BYTES)))
-        described = _tensors_of(state)
-        return {name: _stored(file, name, what, records) for name, what in described.items()}
+        return {name: _stored(file, name, view, records) for name, view in _views(state).items()}
     except ModelError:
         raise
     except zipfile.BadZipFile as error:
-        advice = "PyTorch before 1.6 wrote others, save it anew or as safetensors"
-        raise ModelError(f"{file.name} is damaged or no checkpoint that is known ({advice}).") from error
-    except Exception as error:  # a hostile pickle can fail in any way
+        raise ModelError(
+            f"{file.name} is damaged or not a known checkpoint format. "
+            "If PyTorch before 1.6 saved it, save it again, or as safetensors."
+        ) from error
+    except Exception as error:  # a hostile pickle can raise anything
         first_line = str(error).split("\n")[0] or type(error).__name__
         raise ModelError(f"{file.name} is not a checkpoint of plain tensors: {first_line}.") from error
 
@@ -107,38 +114,38 @@ def _checked(info: zipfile.ZipInfo, limit: int) -> zipfile.ZipInfo:
 def _unpickle(data: bytes) -> Any:
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name in ("LONG_BINPUT", "PUT") and int(argument or 0) > len(data):
-            raise ValueError("it wants more memory than it can need")
+            raise ValueError("a memo index is out of range")  # unpickling would allocate that much memory
     return _Unpickler(io.BytesIO(data), encoding="utf-8").load()
 
 
-def _tensors_of(state: Any) -> dict[str, _Described]:
+def _views(state: Any) -> dict[str, _View]:
     for key in ("ema_state_dict", "state_dict"):
         if isinstance(state, dict):
             state = state.get(key, state)
     if not isinstance(state, dict):
-        raise ValueError(f"it holds a {type(state).__name__}, not tensors by name")
-    tensors = {str(name): value for name, value in state.items() if isinstance(value, _Described)}
+        raise ValueError(f"it holds a {type(state).__name__}, not a dict of tensors")
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, _View)}
     if not tensors:
-        raise ValueError("it holds no tensors by name")
+        raise ValueError("it holds no tensors")
     return tensors
 
 
-def _stored(file: File, name: str, what: _Described, records: dict[str, zipfile.ZipInfo]) -> Stored:
-    storage, offset, shape, stride = what
+def _stored(file: File, name: str, view: _View, records: dict[str, zipfile.ZipInfo]) -> Stored:
+    storage, offset, shape, stride = view
     numbers = (*shape, *stride, offset)
     if len(shape) != len(stride) or not all(isinstance(n, int) and 0 <= n < 1 << 40 for n in numbers):
         raise ValueError(f"tensor {name} has an impossible shape")
     info = _checked(records[f"data/{storage.key}"], file.size)
     item = ITEM_BYTES[storage.dtype]
     last = offset + sum((n - 1) * s for n, s in zip(shape, stride, strict=True))
-    # A stride of 0 would make much of few bytes.
+    # A stride of 0 would expand a few bytes to a tensor of any size.
     if 0 in shape or max(last + 1, math.prod(shape)) * item > info.file_size:
-        raise ValueError(f"tensor {name} reaches beyond its bytes")
-    plain = _is_row_by_row(shape, stride)
+        raise ValueError(f"tensor {name} is larger than its data")
+    plain = _is_row_major(shape, stride)
     return Stored(_Record(file, info), name, storage.dtype, shape, offset * item, None if plain else stride)
 
 
-def _is_row_by_row(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+def _is_row_major(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
     expected = 1
     for n, s in reversed(list(zip(shape, stride, strict=True))):
         if n > 1 and s != expected:
@@ -148,7 +155,7 @@ def _is_row_by_row(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 class _Record:
-    """A file in the archive. Where its bytes begin is only known once its own header was read."""
+    """A file in the archive. The offset of its data is known only after its local header was read."""
 
     def __init__(self, file: File, info: zipfile.ZipInfo):
         self.file, self.name, self.size = file, file.name, info.file_size
@@ -161,12 +168,12 @@ class _Record:
             lengths = int.from_bytes(header[26:28], "little"), int.from_bytes(header[28:30], "little")
             self._begin = self._header + LOCAL_HEADER_BYTES + sum(lengths)
         if self._begin + stop > self.file.size:
-            raise ModelError(f"{self.name} is cut off or damaged.")
+            raise ModelError(f"{self.name} is truncated or damaged.")
         return self.file.read(self._begin + start, self._begin + stop)
 
 
 class _Seekable(io.RawIOBase):
-    """A file as zipfile wants it."""
+    """A seekable view of a file, for zipfile."""
 
     def __init__(self, file: File):
         self.file, self.position = file, 0

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: a folder on this machine, or a repo on the Hub that is read piece by piece."""
+"""Sources of checkpoints: a local folder, or a Hub repo that is read chunk by chunk (see `repo`)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlx_happyhorse.errors import ModelError, RequestError
 from .tensors import File
 
 INDEX = ".safetensors.index.json"
-DEPTH = 4  # of folders that are looked into
+MAX_DEPTH = 4  # levels of folders that are searched for checkpoints
 
 
 class Source(Protocol):
-    """Files by their relative path. `location` is where they are, with the names of the folders around."""
+    """Files by relative path. `location` is the absolute path or repo name, including parent folders."""
 
     name: str
     location: str
@@ -28,15 +28,17 @@ class Source(Protocol):
     def open(self, path: str) -> File: ...
 
     def identity(self, paths: list[str]) -> dict[str, Any]:
-        """What tells whether these files are still the same."""
+        """Return a value that changes when these files change; a resumed run compares it."""
         ...
 
     def origin(self) -> dict[str, str]:
-        """What a model folder says of where its weights are from."""
+        """Return the provenance that is stored in a component's config.json."""
         ...
 
 
 class LocalFile:
+    """A file on disk, kept open. Raise ModelError if it cannot be read."""
+
     def __init__(self, path: Path):
         self.path, self.name = path, str(path)
         try:
@@ -46,12 +48,13 @@ class LocalFile:
         self.size = os.fstat(self._descriptor).st_size
 
     def read(self, start: int, stop: int) -> bytes:
+        """Return bytes [start, stop). Raise ModelError if the file is shorter or cannot be read."""
         try:
             data = os.pread(self._descriptor, stop - start, start)
         except OSError as error:
             raise ModelError(f"{self.path} cannot be read: {error.strerror}.") from error
         if len(data) < stop - start:
-            raise ModelError(f"{self.path} is cut off: it has no bytes {start:,} to {stop:,}.")
+            raise ModelError(f"{self.path} is truncated: bytes {start:,} to {stop:,} are missing.")
         return data
 
     def __del__(self) -> None:
@@ -60,7 +63,9 @@ class LocalFile:
 
 
 class Folder:
-    """A folder, or a file that stands for the folder it lies in."""
+    """A local folder, or a single file together with the JSON files beside it.
+
+    Raise RequestError if the path does not exist."""
 
     def __init__(self, path: Path):
         if not path.exists():
@@ -73,9 +78,9 @@ class Folder:
     @cached_property
     def files(self) -> list[str]:
         if self.path.is_dir():
-            return sorted(str(file.relative_to(self.root)) for file in self._walk(self.root, DEPTH))
-        beside = [file.name for file in self.root.glob("*.json") if not file.name.endswith(INDEX)]
-        return [self.path.name, *sorted(beside)]
+            return sorted(str(file.relative_to(self.root)) for file in self._walk(self.root, MAX_DEPTH))
+        settings = [file.name for file in self.root.glob("*.json") if not file.name.endswith(INDEX)]
+        return [self.path.name, *sorted(settings)]
 
     def _walk(self, folder: Path, depth: int) -> Iterator[Path]:
         for item in folder.iterdir():
@@ -88,8 +93,8 @@ class Folder:
         return LocalFile(self.root / path)
 
     def identity(self, paths: list[str]) -> dict[str, Any]:
-        states = {path: (self.root / path).stat() for path in paths}
-        return {path: [state.st_size, state.st_mtime_ns] for path, state in states.items()}
+        stats = {path: (self.root / path).stat() for path in paths}
+        return {path: [stat.st_size, stat.st_mtime_ns] for path, stat in stats.items()}
 
     def origin(self) -> dict[str, str]:
         return {"folder": self.path.resolve().name}

@@ -1,4 +1,4 @@
-"""Tensors that are never whole in memory: where their rows lie in files, and what becomes of them."""
+"""Lazy tensors: where their rows are stored, and the transform that each chunk of rows goes through."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 from mlx_happyhorse.errors import ModelError
 from mlx_happyhorse.storage.safetensors import ITEM_BYTES, are_finite
 
-PIECE_BYTES = 16 << 20
+CHUNK_BYTES = 16 << 20  # read at once: large enough for few requests, small enough for many in memory
 
-Change = Callable[..., mx.array]
+Transform = Callable[..., mx.array]
 
-# How an item is held by NumPy, and what MLX then calls it.
+# By stored dtype: the NumPy dtype that holds an item, and the MLX dtype of the same bits.
 FORMATS: dict[str, tuple[type[np.generic], mx.Dtype]] = {
     "F64": (np.float64, mx.float32),
     "F32": (np.float32, mx.float32),
@@ -30,7 +30,7 @@ FORMATS: dict[str, tuple[type[np.generic], mx.Dtype]] = {
 
 
 class File(Protocol):
-    """Bytes that lie somewhere. Reading may be done by several threads."""
+    """A file on disk or on the Hub. `read` returns bytes [start, stop) and is thread-safe."""
 
     name: str
     size: int
@@ -40,7 +40,7 @@ class File(Protocol):
 
 @dataclass(frozen=True)
 class Stored:
-    """A tensor in a file. `stride`, in items, is given where it does not lie there row by row."""
+    """A tensor in a file. `begin` is its byte offset; `stride`, in items, is None if it is row-major."""
 
     file: File
     name: str
@@ -54,14 +54,14 @@ class Stored:
         return math.prod(self.shape[1:]) * ITEM_BYTES[self.dtype]
 
     def fetch(self, start: int, stop: int) -> np.ndarray:
-        """The bytes of some rows, as items. Raises ModelError where they are not numbers."""
+        """Return rows [start, stop) as raw items. Raise ModelError if they hold NaN or infinity."""
         if self.stride is not None:
-            return self._whole(self.stride)[start:stop]
+            return self._strided(self.stride)[start:stop]
         begin = self.begin + self.row_bytes * start
         items = self._items(begin, begin + self.row_bytes * (stop - start))
         return items.reshape(stop - start, *self.shape[1:])
 
-    def _whole(self, stride: tuple[int, ...]) -> np.ndarray:
+    def _strided(self, stride: tuple[int, ...]) -> np.ndarray:
         span = 1 + sum((n - 1) * s for n, s in zip(self.shape, stride, strict=True))
         items = self._items(self.begin, self.begin + span * ITEM_BYTES[self.dtype])
         return np.lib.stride_tricks.as_strided(items, self.shape, [s * items.itemsize for s in stride])
@@ -73,7 +73,7 @@ class Stored:
         return np.frombuffer(data, FORMATS[self.dtype][0])
 
     def array(self, items: np.ndarray) -> mx.array:
-        """Fetched items, as numbers."""
+        """Return fetched items as numbers; fp64 and fp8 become fp32."""
         if self.dtype == "F64":
             return mx.array(items.astype(np.float32))
         array = mx.array(np.ascontiguousarray(items))
@@ -82,8 +82,8 @@ class Stored:
         return array.view(FORMATS[self.dtype][1])
 
 
-class Piece(NamedTuple):
-    """Rows [start, stop) of a tensor's parts."""
+class Chunk(NamedTuple):
+    """Rows [start, stop) of a tensor's source."""
 
     start: int
     stop: int
@@ -91,51 +91,55 @@ class Piece(NamedTuple):
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor of ours: `change` of rows [first, last) of what is stored, row by row.
+    """A lazy output tensor: `transform` of source rows [first, last), computed chunk by chunk.
 
-    `change` takes some rows of every part and gives as many. With `blocks` = n, row i of the parts is row
-    i // n of block i % n, and every block is filled up with zeros to `height` rows."""
+    `transform` takes the same rows of every source and returns as many rows. With `blocks` = n the rows are
+    deinterleaved: source row i becomes row i // n of block i % n, and every block is zero-padded to
+    `block_rows` rows."""
 
-    parts: tuple[Stored, ...]
+    sources: tuple[Stored, ...]
     first: int
     last: int
-    change: Change
+    transform: Transform
     blocks: int = 1
-    height: int = 0
+    block_rows: int = 0
 
     @classmethod
-    def of(cls, *parts: Stored, change: Change = lambda x: x) -> Tensor:
-        count = parts[0].shape[0] if parts[0].shape else 1
-        return cls(parts, 0, count, change, 1, count)
+    def of(cls, *sources: Stored, transform: Transform = lambda x: x) -> Tensor:
+        rows = sources[0].shape[0] if sources[0].shape else 1
+        return cls(sources, 0, rows, transform, 1, rows)
 
     def __len__(self) -> int:
+        """Return the number of source rows."""
         return self.last - self.first
 
-    def map(self, change: Change) -> Tensor:
-        """The same with a change more, which treats every row alike."""
-        before = self.change
-        return replace(self, change=lambda *rows: change(before(*rows)))
+    def map(self, transform: Transform) -> Tensor:
+        """Return this tensor with another transform on top, which must treat every row alike."""
+        inner = self.transform
+        return replace(self, transform=lambda *rows: transform(inner(*rows)))
 
     def rows(self, first: int, last: int) -> Tensor:
-        return replace(self, first=self.first + first, last=self.first + last, height=last - first)
+        """Return rows [first, last)."""
+        return replace(self, first=self.first + first, last=self.first + last, block_rows=last - first)
 
     def split(self, count: int) -> list[Tensor]:
-        """Equal parts of its rows."""
+        """Return `count` equal slices of the rows."""
         each = len(self) // count
         return [self.rows(i * each, (i + 1) * each) for i in range(count)]
 
-    def in_blocks(self, blocks: int, height: int) -> Tensor:
-        return replace(self, blocks=blocks, height=height)
+    def in_blocks(self, blocks: int, block_rows: int) -> Tensor:
+        """Return the rows deinterleaved into `blocks`, each zero-padded to `block_rows`."""
+        return replace(self, blocks=blocks, block_rows=block_rows)
 
     @property
     def _example(self) -> mx.array:
-        """One row, all zeros: of its shape and dtype."""
-        rows = (part.array(np.zeros((1, *part.shape[1:]), FORMATS[part.dtype][0])) for part in self.parts)
-        return self.change(*rows)
+        """Return one row of zeros in the output's shape and dtype."""
+        rows = (one.array(np.zeros((1, *one.shape[1:]), FORMATS[one.dtype][0])) for one in self.sources)
+        return self.transform(*rows)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return (self.blocks * self.height, *self._example.shape[1:])
+        return (self.blocks * self.block_rows, *self._example.shape[1:])
 
     @property
     def dtype(self) -> mx.Dtype:
@@ -143,37 +147,38 @@ class Tensor:
 
     @property
     def source_bytes(self) -> int:
-        return sum(part.row_bytes for part in self.parts) * len(self)
+        return sum(one.row_bytes for one in self.sources) * len(self)
 
-    def pieces(self) -> Iterator[Piece]:
-        """All of it, once, in runs of a few megabytes."""
-        step = max(PIECE_BYTES // max(sum(part.row_bytes for part in self.parts), 1), 1)
+    def chunks(self) -> Iterator[Chunk]:
+        """Yield consecutive chunks of about CHUNK_BYTES; a strided tensor is a single chunk."""
+        step = max(CHUNK_BYTES // max(sum(one.row_bytes for one in self.sources), 1), 1)
         step = max(step // self.blocks, 1) * self.blocks
-        if any(part.stride is not None for part in self.parts):
+        if any(one.stride is not None for one in self.sources):
             step = len(self)
         for start in range(self.first, self.last, step):
-            yield Piece(start, min(start + step, self.last))
+            yield Chunk(start, min(start + step, self.last))
 
-    def fetch(self, piece: Piece) -> list[np.ndarray]:
-        return [part.fetch(*piece) for part in self.parts]
+    def fetch(self, chunk: Chunk) -> list[np.ndarray]:
+        """Return a chunk's raw items, one array per source."""
+        return [one.fetch(*chunk) for one in self.sources]
 
-    def place(self, piece: Piece, fetched: list[np.ndarray]) -> Iterator[tuple[int, mx.array]]:
-        """What becomes of a piece: runs of rows, each with the number of its first."""
-        rows = self.change(*(part.array(items) for part, items in zip(self.parts, fetched, strict=True)))
-        row = (piece.start - self.first) // self.blocks
+    def compute(self, chunk: Chunk, fetched: list[np.ndarray]) -> Iterator[tuple[int, mx.array]]:
+        """Yield (first output row, rows) of a fetched chunk, once per block."""
+        rows = self.transform(*(one.array(items) for one, items in zip(self.sources, fetched, strict=True)))
+        row = (chunk.start - self.first) // self.blocks
         for block in range(self.blocks):
-            yield block * self.height + row, rows[block :: self.blocks] if self.blocks > 1 else rows
+            yield block * self.block_rows + row, rows[block :: self.blocks] if self.blocks > 1 else rows
 
     def padding(self) -> Iterator[tuple[int, mx.array]]:
-        """The rows of zeros at the end of every block."""
+        """Yield (first output row, zeros) that pad the end of every block."""
         filled = len(self) // self.blocks
-        if filled < self.height:
-            zeros = mx.zeros((self.height - filled, *self.shape[1:]), self.dtype)
+        if filled < self.block_rows:
+            zeros = mx.zeros((self.block_rows - filled, *self.shape[1:]), self.dtype)
             for block in range(self.blocks):
-                yield block * self.height + filled, zeros
+                yield block * self.block_rows + filled, zeros
 
-    def value(self) -> mx.array:
-        """All of it at once: for small ones."""
-        whole = Piece(self.first, self.last)
-        placed = sorted([*self.place(whole, self.fetch(whole)), *self.padding()], key=lambda run: run[0])
-        return mx.concatenate([rows for _, rows in placed])
+    def materialise(self) -> mx.array:
+        """Return the complete tensor; only for small ones."""
+        every = Chunk(self.first, self.last)
+        runs = sorted([*self.compute(every, self.fetch(every)), *self.padding()], key=lambda run: run[0])
+        return mx.concatenate([rows for _, rows in runs])

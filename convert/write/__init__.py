@@ -1,1 +1,1 @@
-"""Model folders: precision, shards, journal, card."""
+"""Write model folders: quantization, shards, journal, model card."""

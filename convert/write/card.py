@@ -1,4 +1,4 @@
-"""What a model folder says of itself: its top config.json, and README.md as a card for the Hub."""
+"""Describe a model folder: its top config.json, and README.md as the Hub's model card."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ APACHE = ("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
 
 def licence(component: str) -> tuple[str, str]:
-    """The name of what a component's weights are under, and where it is to be read."""
+    """Return the name and URL of the licence of a component's weights."""
     return LICENCES.get(component, APACHE)
 
 
 def top_config(folder: Path, variant: str, before: dict[str, Any]) -> dict[str, Any]:
-    """Describes the components that a folder holds; `before` is what a config said of it already."""
+    """Return the top config.json for the components in a folder; `before` is the existing one, or {}."""
     names = [name for name in COMPONENTS if (folder / name / "config.json").is_file()]
     configs = {name: read_json(folder / name / "config.json") for name in names}
     return {
@@ -50,6 +50,7 @@ def top_config(folder: Path, variant: str, before: dict[str, Any]) -> dict[str, 
 
 
 def card(folder: Path, name: str, config: dict[str, Any]) -> str:
+    """Return the model card of a folder with the top config `config`."""
     parts = "\n".join(_row(folder, component, config) for component in config["components"])
     family = FAMILIES.get(config["family"], config["family"])
     restricted = [licence(c) for c in config["components"] if c in LICENCES]
@@ -94,7 +95,7 @@ def _described(quantization: dict[str, Any]) -> str:
 
 
 def _fidelity(folder: Path, components: list[str]) -> str:
-    """A line for each kind of quantized matrix, from the report of every one beside the weights."""
+    """Return a table with one row per kind of quantized matrix, from the reports beside the weights."""
     rows: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
     for component in components:
         report = folder / component / REPORT

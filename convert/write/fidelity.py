@@ -1,4 +1,4 @@
-"""What quantization did to a matrix, measured while it is written."""
+"""Measure the error of quantized matrices while they are written."""
 
 from __future__ import annotations
 
@@ -8,16 +8,17 @@ from functools import lru_cache
 import mlx.core as mx
 import numpy as np
 
-SAMPLED_ROWS = 256  # of every matrix, evenly spread
-ACTIVATIONS = 16
-DIGITS = 5  # of a report: further ones differ between libraries of matrix products
+SAMPLED_ROWS = 256  # of every matrix, evenly spaced
+ACTIVATIONS = 16  # random columns that a matrix is multiplied with
+DIGITS = 5  # of reported errors: further digits differ between BLAS libraries
 
-Squares = np.ndarray  # sums of squares: of a matrix and its error, of its products and theirs
+Squares = np.ndarray  # (4,) sums of squares: weight, weight error, output, output error
 NO_SQUARES = np.zeros(4)
 
 
 def measure(exact: mx.array, stored: mx.array) -> Squares:
-    """Rows (n, k) of a matrix and of what became of them, alone and multiplied with random activations."""
+    """Return the sums of squares of rows (n, k) and of their error as stored, and of both multiplied with
+    random activations (k, ACTIVATIONS)."""
     exact, error = exact.astype(mx.float32), stored.astype(mx.float32) - exact.astype(mx.float32)
     x = mx.array(_activations(exact.shape[-1]))
     return np.array([mx.square(a).sum().item() for a in (exact, error, exact @ x, error @ x)])
@@ -29,7 +30,7 @@ def _activations(width: int) -> np.ndarray:
 
 
 class Errors:
-    """Relative errors of a matrix and of its products, from what was measured of its pieces."""
+    """Accumulate the relative errors of a matrix, chunk by chunk."""
 
     def __init__(self) -> None:
         self.squares = NO_SQUARES
@@ -42,5 +43,5 @@ class Errors:
         return {"weight_error": _ratio(weight_error, weight), "output_error": _ratio(output_error, output)}
 
 
-def _ratio(error: float, of: float) -> float:
-    return round(math.sqrt(error / of), DIGITS) if of else 0.0
+def _ratio(error: float, exact: float) -> float:
+    return round(math.sqrt(error / exact), DIGITS) if exact else 0.0

@@ -1,4 +1,4 @@
-"""A model folder in the making: beside its place until it is whole, locked, and gone on with after a stop."""
+"""Write a model folder: in a hidden folder beside it until it is complete, locked, and resumable."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from mlx_happyhorse.errors import HappyHorseError, HubError, ModelError, RequestError
-from mlx_happyhorse.files import written_beside
+from mlx_happyhorse.files import atomic_write
 from mlx_happyhorse.runtime.memory import limits
-from mlx_happyhorse.runtime.waiting import KEPT, attended
+from mlx_happyhorse.runtime.waiting import RESUMABLE, run_in_background
 from mlx_happyhorse.storage.checksums import SUMS, write_sums
-from mlx_happyhorse.storage.hub import is_here
+from mlx_happyhorse.storage.hub import is_complete
 from mlx_happyhorse.storage.weights import INDEX, read_json
 from mlx_happyhorse.version import __version__
 
@@ -30,16 +30,16 @@ from .quantization import Prepared
 from .shards import MAX_SHARD_BYTES, Item, divide, write_shard
 
 JOURNAL, LOCK, MODEL = "journal.jsonl", "lock", "model"
-CACHE_BYTES = 256 << 20  # of freed memory that MLX may keep: little is used twice
-SPARE_BYTES = 64 << 20  # of a disk, for all that is small
+CACHE_BYTES = 256 << 20  # of freed memory that MLX may cache: chunks differ in shape, so few are reused
+SPARE_BYTES = 64 << 20  # of disk space, for configs, tokenizer and reports
 
 
 @dataclass
-class Part:
-    """A component to be written, with the files that go beside it, and what tells its source from others."""
+class Target:
+    """A component to write, and the files beside its tensors. `identity` changes when its source does."""
 
     prepared: Prepared
-    beside: dict[str, File]
+    extra_files: dict[str, File]
     identity: dict[str, Any]
 
     @cached_property
@@ -58,43 +58,43 @@ class Part:
 
 @dataclass
 class Progress:
-    """How many bytes of the sources are done, of how many, and which component is in hand.
-
-    `total` is 0 as long as it is not known."""
+    """Source bytes done and in total (0 while unknown), and the current component."""
 
     component: str
     done: int
     total: int
 
 
-OnProgress = Callable[[Progress], None]  # also called while nothing comes; what it raises ends the job
+OnProgress = Callable[[Progress], None]  # also called while no bytes arrive; an exception ends the job
 
 
 @dataclass
 class Job:
-    """Writes `parts` to the model folder `out`. What is in `out` already stays, if it is to be added to."""
+    """Write `targets` to the model folder `out`; with `add`, to the components that are in it already.
+
+    `before` is the existing top config.json, or {}."""
 
     out: Path
-    parts: dict[str, Part]
+    targets: dict[str, Target]
     variant: str
     before: dict[str, Any] = field(default_factory=dict)
     overwrite: bool = False
     add: bool = False
 
     def __post_init__(self) -> None:
-        self.work = work_beside(self.out)
+        self.work = work_folder(self.out)
         self.model = self.work / MODEL
 
     def run(self, on_progress: OnProgress) -> None:
-        """Raises RequestError if it cannot begin, ModelError for sources that are wrong, HubError if the
-        connection fails for good, HappyHorseError if the disk does, or what `on_progress` raises to end it.
+        """Write the folder; a later run resumes whatever ended this one, unless it would fail the same way.
 
-        Whatever ends it, what is done stays for the next run, unless that would do no better."""
+        Raise RequestError if the job cannot start, ModelError for damaged sources, HubError if the connection
+        fails for good, HappyHorseError if the disk does, and whatever `on_progress` raises."""
         resumed = self.model.exists()
         with locked(self.work), limits(cache=CACHE_BYTES):
             try:
                 self._begin()
-                self._check_room()
+                self._check_disk_space()
                 self._write_all(on_progress)
                 self._finish()
             except BaseException as error:
@@ -103,193 +103,194 @@ class Job:
                     shutil.rmtree(self.work, ignore_errors=True)
                 with suppress(HappyHorseError, OSError):
                     tidy(self.out)
-                if (explained := in_words(error, self.out, kept)) is error:
+                if (explained := explain(error, self.out, kept)) is error:
                     raise
                 raise explained from error
 
     def _is_worth_keeping(self, error: BaseException) -> bool:
-        """Whether the next run would find something done, and get further than this one."""
+        """Return whether a later run would find finished work, and get further than this one."""
         if isinstance(error, RequestError) or getattr(error, "errno", None) == errno.EFBIG:
             return False
-        folders = [self.model / name for name in self.parts]
-        if isinstance(error, ModelError):  # of a source, which is no better the next time
-            return any(map(_is_whole, folders))
-        return any(_is_whole(folder) or _is_begun(folder) for folder in folders)
+        folders = [self.model / name for name in self.targets]
+        if isinstance(error, ModelError):  # the source is damaged: its own component cannot be finished
+            return any(map(_is_complete, folders))
+        return any(_is_complete(folder) or _is_started(folder) for folder in folders)
 
     def _begin(self) -> None:
-        """Throws away what another job left."""
+        """Discard unfinished components of other jobs, and link those that exist elsewhere."""
         self.model.mkdir(exist_ok=True)
-        for name, part in self.parts.items():
-            note = self.work / f"{name}.json"
-            text = json.dumps([__version__, part.prepared.config, part.identity], sort_keys=True)
-            if not note.exists() or note.read_text() != text:
+        for name, target in self.targets.items():
+            fingerprint = self.work / f"{name}.json"
+            text = json.dumps([__version__, target.prepared.config, target.identity], sort_keys=True)
+            if not fingerprint.exists() or fingerprint.read_text() != text:
                 shutil.rmtree(self.model / name, ignore_errors=True)
-                with written_beside(note) as beside:
-                    beside.write_text(text)
+                with atomic_write(fingerprint) as partial:
+                    partial.write_text(text)
         for item in self.model.iterdir():
-            if item.name not in self.parts:
+            if item.name not in self.targets:
                 _remove(item)
-        for name, part in self.parts.items():
-            if not _is_whole(self.model / name):
-                self._link(name, part)
+        for name, target in self.targets.items():
+            if not _is_complete(self.model / name):
+                self._link(name, target)
 
-    def _check_room(self) -> None:
+    def _check_disk_space(self) -> None:
         present = sum(file.stat().st_blocks * 512 for file in self.work.rglob("*") if file.is_file())
-        need = sum(part.stored_bytes for part in self.parts.values()) - present + SPARE_BYTES
+        need = sum(target.stored_bytes for target in self.targets.values()) - present + SPARE_BYTES
         free = shutil.disk_usage(self.work).free
         if need > free:
             raise RequestError(
-                f"{self.out} needs {need / 1e9:.1f} GB more on its disk, where {free / 1e9:.1f} GB are free: "
-                "make room, or choose another disk or fewer bits."
+                f"not enough disk space: {self.out} needs {need / 1e9:.1f} GB more, {free / 1e9:.1f} GB are "
+                "free. Free up space, or choose another disk or fewer bits."
             )
 
-    def _link(self, name: str, part: Part) -> None:
-        """The same component of a model beside this one, if there is one, without its bytes again."""
-        if "revision" not in part.prepared.config.get("source", {}):
+    def _link(self, name: str, target: Target) -> None:
+        """Hard-link the component from another model in the same parent folder, if one has the same."""
+        if "revision" not in target.prepared.config.get("source", {}):
             return
-        wanted = json.loads(json.dumps(part.prepared.config))
+        wanted = json.loads(json.dumps(target.prepared.config))
         for config in sorted(self.out.parent.glob(f"*/{name}/config.json")):
             with suppress(ModelError):
-                if config.parent.parent == self.out or not _is_whole(config.parent):
+                if config.parent.parent == self.out or not _is_complete(config.parent):
                     continue
                 if read_json(config) != wanted:
                     continue
                 shutil.rmtree(self.model / name, ignore_errors=True)
-                with written_beside(self.model / name) as beside:
-                    shutil.copytree(config.parent, beside, copy_function=_link_or_copy)
+                with atomic_write(self.model / name) as partial:
+                    shutil.copytree(config.parent, partial, copy_function=_link_or_copy)
                 return
 
     def _write_all(self, on_progress: OnProgress) -> None:
-        progress = Progress("", 0, sum(part.source_bytes for part in self.parts.values()))
-        for name, part in self.parts.items():
+        progress = Progress("", 0, sum(target.source_bytes for target in self.targets.values()))
+        for name, target in self.targets.items():
             progress.component = name
 
-            def add(count: int) -> None:
+            def advance(count: int) -> None:
                 progress.done += count
                 on_progress(progress)
 
-            if _is_whole(self.model / name):
-                add(part.source_bytes)
+            if _is_complete(self.model / name):
+                advance(target.source_bytes)
             else:
-                write_part(part, self.model / name, add)
+                write_component(target, self.model / name, advance)
 
     def _finish(self) -> None:
+        """Write config and card, and move the result into place."""
         if self.add:
-            for name in self.parts:
+            for name in self.targets:
                 shutil.rmtree(self.out / name, ignore_errors=True)  # a leftover without a config
                 (self.model / name).rename(self.out / name)
             describe(self.out, self.variant, self.before)
         else:
             describe(self.model, self.variant, self.before, self.out.name)
             if self.overwrite and self.out.exists():
-                self.out.rename(old_beside(self.out))
+                self.out.rename(backup_folder(self.out))
             self.model.rename(self.out)
-            shutil.rmtree(old_beside(self.out), ignore_errors=True)
+            shutil.rmtree(backup_folder(self.out), ignore_errors=True)
         shutil.rmtree(self.work)
 
 
-def work_beside(out: Path) -> Path:
-    """The folder in which `out` is made."""
+def work_folder(out: Path) -> Path:
+    """Return the hidden folder in which `out` is written."""
     return out.with_name(f".{out.name}.partial")
 
 
-def old_beside(out: Path) -> Path:
-    """Where the folder that `out` replaces is until that is in its place."""
+def backup_folder(out: Path) -> Path:
+    """Return where the previous `out` is kept until the new one is in place."""
     return out.with_name(f".{out.name}.old")
 
 
 def tidy(out: Path) -> None:
-    """Removes what a run left that was killed after `out` was whole, or puts the replaced folder back.
+    """Clean up after a run that was killed while it replaced `out`; restore the previous folder if needed.
 
-    Raises RequestError for a folder that cannot be written."""
+    Raise RequestError if `out` cannot be a model folder."""
     if not out.name:
-        raise RequestError(f"{out} is no folder that can be written: name a new one.")
-    work, old = work_beside(out), old_beside(out)
-    if old.exists() and not out.exists():
-        old.rename(out)
-    elif old.exists():
-        shutil.rmtree(old)
+        raise RequestError(f"{out} cannot be a model folder: give the name of a new folder.")
+    work, backup = work_folder(out), backup_folder(out)
+    if backup.exists() and not out.exists():
+        backup.rename(out)
+    elif backup.exists():
+        shutil.rmtree(backup)
     if out.exists() and work.exists() and not any((work / MODEL).glob("*")):
-        with suppress(RequestError), locked(work):  # unless another run is at its very beginning
+        with suppress(RequestError), locked(work):  # a locked one belongs to a run that has just started
             shutil.rmtree(work)
 
 
-def write_part(part: Part, folder: Path, on_bytes: Callable[[int], None]) -> None:
-    """Writes one component; as long as its journal is there it is not whole."""
+def write_component(target: Target, folder: Path, on_bytes: Callable[[int], None]) -> None:
+    """Write one component, resuming from its journal; it is complete when the journal is removed."""
     folder.mkdir(exist_ok=True)
-    _remove_litter(folder)
+    _remove_partial_files(folder)
     journal = Journal(folder / JOURNAL)
-    for name, items in part.shards.items():
+    for name, items in target.shards.items():
         if name in journal.shards and (folder / name).exists():
             on_bytes(sum(item.tensor.source_bytes for item in items))
         else:
             write_shard(folder / name, items, journal, on_bytes)
-    with written_beside(folder / "config.json") as path:
-        write_json(path, part.prepared.config)
-    if len(part.shards) > 1:
-        _write_index(folder, part)
-    if report := _report(part, journal):
-        with written_beside(folder / REPORT) as path:
+    with atomic_write(folder / "config.json") as path:
+        write_json(path, target.prepared.config)
+    if len(target.shards) > 1:
+        _write_index(folder, target)
+    if report := _report(target, journal):
+        with atomic_write(folder / REPORT) as path:
             write_json(path, report)
-    for name, file in part.beside.items():
-        with written_beside(folder / name) as path:
-            path.write_bytes(attended(lambda: file.read(0, file.size), lambda: on_bytes(0)))  # noqa: B023
-    names = ["config.json", INDEX, REPORT, *part.beside]
-    write_sums(folder, [*part.shards, *(n for n in names if (folder / n).exists())], journal.shards)
+    for name, file in target.extra_files.items():
+        with atomic_write(folder / name) as path:
+            path.write_bytes(run_in_background(lambda: file.read(0, file.size), lambda: on_bytes(0)))  # noqa: B023
+    names = ["config.json", INDEX, REPORT, *target.extra_files]
+    write_sums(folder, [*target.shards, *(n for n in names if (folder / n).exists())], journal.shards)
     journal.path.unlink()
 
 
 def describe(folder: Path, variant: str, before: dict[str, Any], name: str | None = None) -> None:
-    """Writes the top config.json and the card of the components that are there."""
-    _remove_litter(folder)
+    """Write the top config.json and the model card for the components in a folder."""
+    _remove_partial_files(folder)
     config = top_config(folder, variant, before)
-    with written_beside(folder / "README.md") as beside:
-        beside.write_text(card(folder, name or folder.name, config), encoding="utf-8")
-    with written_beside(folder / "config.json") as beside:
-        write_json(beside, config)
+    with atomic_write(folder / "README.md") as path:
+        path.write_text(card(folder, name or folder.name, config), encoding="utf-8")
+    with atomic_write(folder / "config.json") as path:
+        write_json(path, config)
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def _write_index(folder: Path, part: Part) -> None:
-    names = {o[0]: shard for shard, items in part.shards.items() for item in items for o in item.outputs()}
-    values = {"metadata": {"total_size": part.stored_bytes}, "weight_map": names}
-    with written_beside(folder / INDEX) as path:
+def _write_index(folder: Path, target: Target) -> None:
+    names = {o[0]: shard for shard, items in target.shards.items() for item in items for o in item.outputs()}
+    values = {"metadata": {"total_size": target.stored_bytes}, "weight_map": names}
+    with atomic_write(folder / INDEX) as path:
         write_json(path, values)
 
 
-def _report(part: Part, journal: Journal) -> dict[str, Any]:
-    """By quantized matrix: how it is stored, and its errors."""
-    formats = part.prepared.formats
+def _report(target: Target, journal: Journal) -> dict[str, Any]:
+    """Return the settings and errors of each quantized matrix, by its path."""
+    formats = target.prepared.formats
     return {
         name.removesuffix(".weight"): how.settings() | journal.tensors[name]
-        for name, how in ((name, formats[name].quantization) for name in part.prepared.tensors)
+        for name, how in ((name, formats[name].quantization) for name in target.prepared.tensors)
         if how is not None
     }
 
 
-def _is_whole(folder: Path) -> bool:
-    return (folder / SUMS).exists() and not (folder / JOURNAL).exists() and is_here(folder)
+def _is_complete(folder: Path) -> bool:
+    return (folder / SUMS).exists() and not (folder / JOURNAL).exists() and is_complete(folder)
 
 
-def _is_begun(folder: Path) -> bool:
-    """Whether a tensor at least is done."""
+def _is_started(folder: Path) -> bool:
+    """Return whether at least one tensor is finished."""
     journal = folder / JOURNAL
     return journal.exists() and bool(Journal(journal).tensors)
 
 
 @contextmanager
 def locked(work: Path) -> Iterator[None]:
-    """Makes the folder, and keeps others out of it for as long as this process lives."""
+    """Create the folder and hold its lock. Raise RequestError if another process has it."""
     try:
         work.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(work / LOCK, os.O_CREAT | os.O_RDWR, 0o644)
     except OSError as error:
         raise RequestError(f"{work.parent} cannot be written to: {error.strerror}.") from error
     try:
-        with suppress(OSError):  # a disk without locks, of a server say
+        with suppress(OSError):  # some network disks have no locks
             _lock(descriptor, work)
         yield
     finally:
@@ -300,23 +301,26 @@ def _lock(descriptor: int, work: Path) -> None:
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
-        raise RequestError(f"another happyhorse is writing to {work} at this moment.") from error
+        raise RequestError(f"another happyhorse process is writing to {work}.") from error
 
 
-def in_words(error: BaseException, out: Path, kept: bool) -> BaseException:
-    """The same for a person, and that what is done is kept; itself where there is nothing to add."""
-    advice = f" {KEPT[0].upper()}{KEPT[1:]}." if kept else ""
+def explain(error: BaseException, out: Path, kept: bool) -> BaseException:
+    """Return an error with what to do next, and with `kept` that the run can be resumed.
+
+    Errors that need no more words are returned unchanged."""
+    advice = f" {RESUMABLE[0].upper()}{RESUMABLE[1:]}." if kept else ""
     if isinstance(error, HubError) and kept:
         return HubError(f"{error}{advice}")
     if isinstance(error, KeyboardInterrupt) and kept:
-        return KeyboardInterrupt(KEPT)
+        return KeyboardInterrupt(RESUMABLE)
     if not isinstance(error, OSError):
         return error
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return HappyHorseError(f"the disk was full before {out} was whole: make room.{advice}")
+        return HappyHorseError(f"the disk is full and {out} is incomplete: free up space.{advice}")
     if error.errno == errno.EFBIG:
         return HappyHorseError(
-            f"the disk of {out} takes no files of {MAX_SHARD_BYTES / 1e9:.0f} GB: choose another."
+            f"the file system of {out} does not support files of {MAX_SHARD_BYTES / 1e9:.0f} GB: "
+            "choose another disk."
         )
     return HappyHorseError(f"{out} could not be written: {error.strerror or error}.{advice}")
 
@@ -324,12 +328,12 @@ def in_words(error: BaseException, out: Path, kept: bool) -> BaseException:
 def _link_or_copy(source: str, target: str) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a disk without hard links, exFAT say
+    except OSError:  # exFAT and some others have no hard links
         shutil.copyfile(source, target)
 
 
-def _remove_litter(folder: Path) -> None:
-    """What a killed run may have left of a small file."""
+def _remove_partial_files(folder: Path) -> None:
+    """Remove small files that a killed run left incomplete."""
     for file in folder.glob(".*.partial"):
         file.unlink()
 

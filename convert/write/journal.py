@@ -1,4 +1,4 @@
-"""What is done of a component: a line for every finished tensor and shard, so that no run does them again."""
+"""Journal of a component's finished tensors and shards, which lets a run resume after it was killed."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ from typing import Any
 
 
 class Journal:
+    """A JSON Lines file, synced at every entry; `tensors` and `shards` hold its current state."""
+
     def __init__(self, path: Path):
         self.path = path
         self.tensors: dict[str, Any] = {}
         self.shards: dict[str, str] = {}
-        for line in self._whole_lines():
+        for line in self._complete_lines():
             if line["kind"] == "begun":
                 self._forget(line["value"])
             else:
                 getattr(self, line["kind"])[line["name"]] = line["value"]
 
     def begin(self, shard: str, tensors: list[str]) -> None:
-        """Notes that a shard is laid out anew: whatever was said of its tensors is no longer true."""
+        """Record that a shard file is allocated anew, which invalidates entries of its tensors."""
         self._forget(tensors)
         self._write("begun", shard, tensors)
 
     def add(self, kind: str, name: str, value: Any) -> None:
-        """`kind` is "tensors", with their errors, or "shards", with their SHA-256."""
+        """Record a finished item. `kind` is "tensors", with their quantization errors as value (None if not
+        quantized), or "shards", with their SHA-256."""
         getattr(self, kind)[name] = value
         self._write(kind, name, value)
 
@@ -39,11 +42,11 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """Of a file whose last line a run may have left half written."""
+    def _complete_lines(self) -> list[dict[str, Any]]:
+        """Return all entries; a last line that a killed run left incomplete is truncated."""
         if not self.path.exists():
             return []
         data = self.path.read_bytes()
-        whole = data.rfind(b"\n") + 1
-        os.truncate(self.path, whole)
-        return [json.loads(line) for line in data[:whole].splitlines()]
+        complete = data.rfind(b"\n") + 1
+        os.truncate(self.path, complete)
+        return [json.loads(line) for line in data[:complete].splitlines()]

@@ -1,4 +1,4 @@
-"""In what precision weights are stored: 16 bits, or quantized, and why the others are left alone."""
+"""Choose the stored precision of each tensor: 16 bits, quantized, or unchanged and why."""
 
 from __future__ import annotations
 
@@ -25,7 +25,10 @@ MODES = ("affine", *MICROSCALING)
 
 @dataclass(frozen=True)
 class Quantization:
-    """How a matrix is quantized. Bits and group size that are 0 become 4 and 64, or what the mode has."""
+    """Bits, group size and mode as in `mx.quantize`; 0 means the mode's default (affine: 4 bits, groups of
+    64).
+
+    Raise RequestError for a combination that MLX does not support."""
 
     bits: int = 0
     group_size: int = 0
@@ -33,26 +36,24 @@ class Quantization:
 
     def __post_init__(self) -> None:
         if self.mode not in MODES:
-            raise RequestError(
-                f"quantization mode {self.mode!r} is not known: choose one of {', '.join(MODES)}."
-            )
+            raise RequestError(f"unknown quantization mode {self.mode!r}: choose from {', '.join(MODES)}.")
         bits, group_size = MICROSCALING.get(self.mode, (4, 64))
         object.__setattr__(self, "bits", self.bits or bits)
         object.__setattr__(self, "group_size", self.group_size or group_size)
         if self.mode == "affine":
             if self.bits not in AFFINE_BITS or self.group_size not in AFFINE_GROUPS:
                 raise RequestError(
-                    f"{self.bits} bits in groups of {self.group_size} are not possible: "
-                    "2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128."
+                    f"{self.bits} bits in groups of {self.group_size} are not supported: "
+                    "use 2, 3, 4, 5, 6 or 8 bits in groups of 32, 64 or 128."
                 )
         elif (self.bits, self.group_size) != (bits, group_size):
-            raise RequestError(f"{self.mode} has {bits} bits in groups of {group_size}, no others.")
+            raise RequestError(f"{self.mode} supports only {bits} bits in groups of {group_size}.")
 
     def settings(self) -> dict[str, Any]:
         return {"group_size": self.group_size, "bits": self.bits, "mode": self.mode}
 
     def finer(self) -> Quantization:
-        """The next that is more exact, itself if there is none."""
+        """Return the next more exact quantization, or this one if there is none."""
         if self.mode == "affine":
             more = [bits for bits in AFFINE_BITS if bits > self.bits]
             return replace(self, bits=min(more, default=self.bits))
@@ -60,19 +61,20 @@ class Quantization:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What is stored of a matrix."""
+        """Return the names of the arrays that store a matrix."""
         return ("weight", "scales", "biases") if self.mode == "affine" else ("weight", "scales")
 
     def quantize(self, rows: mx.array) -> dict[str, mx.array]:
-        """Packed weight (n, k · bits / 32), scales and, if affine, biases (n, k / group size)."""
+        """Quantize (n, k) to packed weight (n, k · bits / 32), scales and, if affine, biases (n, k / group
+        size), by name."""
         return dict(zip(self.parts, mx.quantize(rows, **self.settings()), strict=True))
 
     def dequantize(self, weight: mx.array, scales: mx.array, biases: mx.array | None = None) -> mx.array:
-        """What `quantize` gave → (n, k) in 16 bits, or as wide as the scales are."""
+        """Return (n, k) in the dtype of the scales, or bf16 for the microscaling modes."""
         return mx.dequantize(weight, scales, biases, **self.settings())
 
 
-# A recipe says which large matrices get a step more than was asked for, by path and the network's config.
+# Whether a large matrix gets the next more exact quantization, by its path and the network's config.
 Recipe = Callable[[str, dict[str, Any]], bool]
 
 
@@ -86,7 +88,7 @@ def _uniform(path: str, config: dict[str, Any]) -> bool:
 
 
 def _shared(path: str, config: dict[str, Any]) -> bool:
-    """Layers that every token passes: all of a text encoder's, a transformer's without experts."""
+    """Select layers without experts, which every token passes: all of a text encoder's."""
     return _layer(path) is not None and _layer(path) not in config.get("modality_layers", ())
 
 
@@ -104,20 +106,20 @@ RECIPES: dict[str, Recipe] = {"uniform": _uniform, "shared": _shared, "down": _d
 
 @dataclass(frozen=True)
 class Format:
-    """How a tensor is stored: as `dtype`, and then quantized if it is to be."""
+    """The stored form of a tensor: cast to `dtype`, then quantized if `quantization` is given."""
 
     dtype: mx.Dtype
     quantization: Quantization | None = None
 
     def encode(self, name: str, rows: mx.array) -> dict[str, mx.array]:
-        """Rows of the tensor `name` → the same rows of what is stored, by name."""
+        """Return the stored arrays of some rows of the tensor `name`, by their names."""
         rows = rows.astype(self.dtype)
         if self.quantization is None:
             return {name: rows}
         return {_part(name, part): array for part, array in self.quantization.quantize(rows).items()}
 
     def decode(self, name: str, stored: dict[str, mx.array]) -> mx.array:
-        """What `encode` gave → rows as the network will multiply with them."""
+        """Return the rows as the network will use them; the inverse of `encode`."""
         if self.quantization is None:
             return stored[name]
         how = self.quantization
@@ -125,7 +127,7 @@ class Format:
 
 
 class Prepared(NamedTuple):
-    """A component and how each of its tensors is to be stored; `notes` on what was left unquantized."""
+    """A component with the stored format of each tensor; `notes` list what is not quantized and why."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
@@ -136,19 +138,20 @@ class Prepared(NamedTuple):
 def prepare(
     component: Component, dtype: str, how: Quantization | None = None, recipe: str = "uniform"
 ) -> Prepared:
-    """Large matrices and gates in `dtype`, large matrices quantized, the rest as it is.
+    """Choose a format for each tensor: large matrices and gates are cast to `dtype`, large matrices are
+    quantized as `how` says, the rest is unchanged.
 
-    Raises RequestError for a dtype or recipe that is not known."""
+    Raise RequestError for an unknown dtype or recipe."""
     for value, known in ((dtype, DTYPES), (recipe, RECIPES)):
         if value not in known:
-            raise RequestError(f"{value!r} is not known: choose one of {', '.join(known)}.")
+            raise RequestError(f"{value!r} is unknown: choose from {', '.join(known)}.")
     config, tensors = component
     kind = config["type"]
     if kind not in LARGE:
-        notes = [] if how is None else [f"{kind}: all of it, decoders and encoders run in full precision"]
+        notes = [] if how is None else [f"{kind}: autoencoders run in full precision"]
         return Prepared(config, tensors, {name: Format(t.dtype) for name, t in tensors.items()}, notes)
     if kind == "text_encoder" and dtype == "float16":
-        dtype = "bfloat16"  # Gemma's residual stream outgrows half precision
+        dtype = "bfloat16"  # Gemma's residual stream overflows fp16
     config = config | {"dtype": dtype}
     notes = []
     if how is not None:
@@ -157,7 +160,7 @@ def prepare(
 
 
 def formats(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Format]:
-    """How a network's tensors are stored, as its config says."""
+    """Return the format of each tensor that the network's config describes."""
     kind, dtype = config["type"], DTYPES[config["dtype"]]
     found = {name: Format(dtype if is_cast(kind, name) else t.dtype) for name, t in tensors.items()}
     for path, layer in build(config).named_modules():
@@ -170,33 +173,33 @@ def formats(config: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, For
 def quantization_block(
     config: dict[str, Any], how: Quantization, recipe: str = "uniform"
 ) -> tuple[dict[str, Any], list[str]]:
-    """mlx-lm's block for a network: settings for all, others or false by path. And notes on what is left
-    unquantized."""
+    """Return mlx-lm's `quantization` block (defaults, then overrides or false by path), and a note for every
+    kind of layer that is not quantized."""
     kind, is_finer = config["type"], RECIPES[recipe]
     block: dict[str, Any] = how.settings()
-    left_alone: Counter[tuple[str, str]] = Counter()
+    unquantized: Counter[tuple[str, str]] = Counter()
     for path, layer in sorted(build(config).named_modules()):
         if not isinstance(layer, nn.Linear | nn.Embedding):
             continue
-        reason, chosen = _reason_against(path, kind), how
+        reason, chosen = _why_not(path, kind), how
         if reason is None:
             chosen = how.finer() if is_finer(path, config) else how
             width = layer.weight.shape[-1]
             if width % chosen.group_size:
-                reason = f"its rows of {width} do not divide into groups of {chosen.group_size}"
+                reason = f"its width {width} is not a multiple of the group size {chosen.group_size}"
         if reason is not None:
-            left_alone[re.sub(r"\d+", "*", path), reason] += 1
+            unquantized[re.sub(r"\d+", "*", path), reason] += 1
             block[path] = False
         elif chosen != how:
             block[path] = chosen.settings()
-    return block, [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in left_alone.items()]
+    return block, [f"{kind}: {path} (×{n}), {reason}" for (path, reason), n in unquantized.items()]
 
 
-def _reason_against(path: str, kind: str) -> str | None:
+def _why_not(path: str, kind: str) -> str | None:
     if GATE.fullmatch(path):
-        return "small, and every head hangs on it"
+        return "small, and each of its outputs gates an entire head"
     if not LARGE[kind].fullmatch(path):
-        return "small, and kept in fp32 as in training"
+        return "small, and fp32 in training too"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files written row by row: laid out beforehand, filled in place, gone on with after a stop."""
+"""Write safetensors files chunk by chunk: allocated first, then filled in place, and resumable."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from typing import NamedTuple
 import mlx.core as mx
 import numpy as np
 
-from mlx_happyhorse.runtime.waiting import awaited
+from mlx_happyhorse.runtime.waiting import wait_for
 from mlx_happyhorse.storage.checksums import sha256
 from mlx_happyhorse.storage.safetensors import ITEM_BYTES, OURS, Entry, write_header
 
-from ..read.tensors import Piece, Tensor
+from ..read.tensors import Chunk, Tensor
 from .fidelity import NO_SQUARES, SAMPLED_ROWS, Errors, Squares, measure
 from .journal import Journal
 from .quantization import Format
 
 MAX_SHARD_BYTES = 5_000_000_000
-# More than cores where those are few, since some wait for bytes; each may take 100 MB.
+# At least 4, as fetchers mostly wait for the network; at most 16, as each may take 100 MB.
 WORKERS = min(max(4, os.cpu_count() or 1), 16)
 
 OnBytes = Callable[[int], None]
 
 
 class Item(NamedTuple):
-    """A tensor to be written, and how."""
+    """A tensor to write, and its stored format."""
 
     name: str
     tensor: Tensor
     format: Format
 
     def outputs(self) -> list[tuple[str, str, tuple[int, ...]]]:
-        """Name, dtype and shape of all that is stored for it."""
+        """Return (name, dtype, shape) of each stored array."""
         shape = self.tensor.shape
         row = self.format.encode(self.name, mx.zeros((1, *shape[1:]), self.tensor.dtype))
-        return [(name, OURS[part.dtype], (shape[0], *part.shape[1:])) for name, part in row.items()]
+        return [(name, OURS[array.dtype], (shape[0], *array.shape[1:])) for name, array in row.items()]
 
     @property
     def stored_bytes(self) -> int:
@@ -50,7 +50,7 @@ class Item(NamedTuple):
 
 
 def divide(items: list[Item]) -> dict[str, list[Item]]:
-    """The files of a component, by their names."""
+    """Divide a component's tensors into shards of at most MAX_SHARD_BYTES, by file name."""
     shards: list[list[Item]] = [[]]
     size = 0
     for item in items:
@@ -61,14 +61,16 @@ def divide(items: list[Item]) -> dict[str, list[Item]]:
         size += item.stored_bytes
     if len(shards) == 1:
         return {"model.safetensors": items}
-    return {f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors": part for i, part in enumerate(shards)}
+    return {f"model-{i + 1:05d}-of-{len(shards):05d}.safetensors": shard for i, shard in enumerate(shards)}
 
 
 def write_shard(path: Path, items: list[Item], journal: Journal, on_bytes: OnBytes) -> None:
-    """Writes one file beside and renames it when it is whole; what the journal says is done is not redone."""
+    """Write one shard under a temporary name and rename it when complete; resume from the journal.
+
+    `on_bytes` receives the source bytes done since its last call, or 0 while waiting."""
     partial = path.with_name(path.name + ".partial")
     header, places = write_header([output for item in items for output in item.outputs()])
-    fresh = not _is_laid_out(partial, header, places)
+    fresh = not _is_allocated(partial, header, places)
     if fresh:
         journal.begin(path.name, [item.name for item in items])
     with partial.open("wb" if fresh else "r+b") as file:
@@ -85,7 +87,8 @@ def write_shard(path: Path, items: list[Item], journal: Journal, on_bytes: OnByt
     partial.replace(path)
 
 
-def _is_laid_out(partial: Path, header: bytes, places: dict[str, Entry]) -> bool:
+def _is_allocated(partial: Path, header: bytes, places: dict[str, Entry]) -> bool:
+    """Return whether a file has exactly this header and size, left by an earlier run."""
     if not partial.exists():
         return False
     with partial.open("rb") as file:
@@ -96,39 +99,40 @@ def _is_laid_out(partial: Path, header: bytes, places: dict[str, Entry]) -> bool
 def _fill(
     descriptor: int, places: dict[str, Entry], items: list[Item], on_bytes: OnBytes
 ) -> Generator[tuple[Item, dict[str, float] | None], None, None]:
-    """Writes the items' rows; gives every item when it is all there, with the errors it has now."""
+    """Write the items' rows; yield each finished item with its quantization errors, None if not quantized."""
     errors: Errors | None = None
-    with closing(_in_order(descriptor, places, items, lambda: on_bytes(0))) as pieces:
-        for item, piece, (count, squares) in pieces:
-            if piece.start == item.tensor.first:
+    with closing(_in_order(descriptor, places, items, lambda: on_bytes(0))) as chunks:
+        for item, chunk, (count, squares) in chunks:
+            if chunk.start == item.tensor.first:
                 errors = None if item.format.quantization is None else Errors()
             if errors is not None:
                 errors.add(squares)
             on_bytes(count)
-            if piece.stop == item.tensor.last:
+            if chunk.stop == item.tensor.last:
                 yield item, None if errors is None else errors.result()
 
 
 def _in_order(
     descriptor: int, places: dict[str, Entry], items: list[Item], on_wait: Callable[[], None]
-) -> Generator[tuple[Item, Piece, tuple[int, Squares]], None, None]:
-    """All pieces with what `_store` gave; a few are fetched and a few are stored at any time."""
-    fetching: deque[tuple[Item, Piece, AsyncResult[list[np.ndarray]]]] = deque()
-    storing: deque[tuple[Item, Piece, Future[tuple[int, Squares]]]] = deque()
-    pieces = ((item, piece) for item in items for piece in item.tensor.pieces())
-    # Who waits for bytes ends with the process, whatever the network does; who writes is waited for.
+) -> Generator[tuple[Item, Chunk, tuple[int, Squares]], None, None]:
+    """Yield all chunks in order with the result of `_store`; some are being fetched and stored meanwhile."""
+    fetching: deque[tuple[Item, Chunk, AsyncResult[list[np.ndarray]]]] = deque()
+    storing: deque[tuple[Item, Chunk, Future[tuple[int, Squares]]]] = deque()
+    chunks = ((item, chunk) for item in items for chunk in item.tensor.chunks())
+    # A hanging fetch must not delay a stop, so fetchers are daemon threads. Writers must end before the file
+    # is closed, so they are joined.
     fetchers, writers = ThreadPool(WORKERS), ThreadPoolExecutor(WORKERS)
 
     def store_first() -> None:
-        item, piece, result = fetching.popleft()
-        fetched = awaited(result, on_wait)
-        storing.append((item, piece, writers.submit(_store, descriptor, places, item, piece, fetched)))
+        item, chunk, result = fetching.popleft()
+        fetched = wait_for(result, on_wait)
+        storing.append((item, chunk, writers.submit(_store, descriptor, places, item, chunk, fetched)))
 
     try:
-        for item, piece in pieces:
-            context = copy_context()  # its notes go where this thread's go
-            result = fetchers.apply_async(context.run, (item.tensor.fetch, piece))
-            fetching.append((item, piece, result))
+        for item, chunk in chunks:
+            context = copy_context()  # for notes, which go to the listener of this context
+            result = fetchers.apply_async(context.run, (item.tensor.fetch, chunk))
+            fetching.append((item, chunk, result))
             if len(fetching) > WORKERS:
                 store_first()
             if len(storing) > WORKERS:
@@ -143,35 +147,36 @@ def _in_order(
 
 
 def _first(
-    storing: deque[tuple[Item, Piece, Future[tuple[int, Squares]]]],
-) -> tuple[Item, Piece, tuple[int, Squares]]:
-    item, piece, result = storing.popleft()
-    return item, piece, result.result()
+    storing: deque[tuple[Item, Chunk, Future[tuple[int, Squares]]]],
+) -> tuple[Item, Chunk, tuple[int, Squares]]:
+    item, chunk, result = storing.popleft()
+    return item, chunk, result.result()
 
 
 def _store(
-    descriptor: int, places: dict[str, Entry], item: Item, piece: Piece, fetched: list[np.ndarray]
+    descriptor: int, places: dict[str, Entry], item: Item, chunk: Chunk, fetched: list[np.ndarray]
 ) -> tuple[int, Squares]:
-    """Writes what becomes of a piece; returns how many bytes it was read from, and its errors.
+    """Compute and write a chunk; return the source bytes read for it, and its quantization errors.
 
-    On the CPU everywhere: the result is the same on every machine, and no GPU is kept from its work."""
+    Always on the CPU: the result is the same on every machine, and the GPU stays free for other work."""
     tensor, squares = item.tensor, NO_SQUARES
     with mx.stream(mx.cpu):
-        runs = list(tensor.place(piece, fetched))
-        if piece.stop == tensor.last:
+        runs = list(tensor.compute(chunk, fetched))
+        if chunk.stop == tensor.last:
             runs += tensor.padding()
         for row, rows in runs:
             stored = item.format.encode(item.name, rows)
-            for name, part in stored.items():
-                _write_rows(descriptor, places[name], row, part)
+            for name, array in stored.items():
+                _write_rows(descriptor, places[name], row, array)
             if item.format.quantization is not None:
                 every = max(tensor.shape[0] // SAMPLED_ROWS, 1)
-                sample = {name: part[::every] for name, part in stored.items()}
+                sample = {name: array[::every] for name, array in stored.items()}
                 squares = squares + measure(rows[::every], item.format.decode(item.name, sample))
-    return sum(part.nbytes for part in fetched), squares
+    return sum(items.nbytes for items in fetched), squares
 
 
 def _write_rows(descriptor: int, place: Entry, row: int, rows: mx.array) -> None:
+    """Write `rows` of a stored array to their position in the file, from row number `row` on."""
     data = np.asarray(mx.contiguous(rows).view(mx.uint8)).data.cast("B")
     position = place.begin + row * ((place.end - place.begin) // place.shape[0])
     _write_all(descriptor, data, position)

@@ -8,16 +8,18 @@ from .terminal import counting_bytes, resumable, say
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", nargs="?", default="tiny", help="a name, a Hub repo or a folder (tiny)")
-    parser.add_argument("--fix", action="store_true", help="fetch again what is broken")
+    parser.add_argument(
+        "model", nargs="?", default="tiny", help="name, Hub repo or folder of a model (default: tiny)"
+    )
+    parser.add_argument("--fix", action="store_true", help="download damaged files again")
 
 
 def run(options: argparse.Namespace) -> None:
-    """look at every byte of a model: hashes, names, shapes, NaN"""
+    """verify every byte of a model: checksums, tensor names and shapes, NaN"""
     from ..storage import hub, verify
 
     folder = hub.find(options.model)
-    components = [name for name in hub.describe(folder)["components"] if not _is_left_out(folder, name)]
+    components = [name for name in hub.describe(folder)["components"] if not _is_not_downloaded(folder, name)]
     with counting_bytes("Checking", verify.size(folder, components)) as count:
         problems = verify.check(folder, components, count)
     for problem in problems:
@@ -29,13 +31,14 @@ def run(options: argparse.Namespace) -> None:
             fix(folder, problems, count)
         problems = verify.check(folder, components)
     if problems:
-        advice = "" if options.fix else ", or try --fix"
-        raise ModelError(f"{folder} is damaged in {len(problems)} places: get or convert it anew{advice}.")
-    say(f"{folder} is whole.")
+        found = f"{len(problems)} problem{'s' if len(problems) > 1 else ''}"
+        advice = "" if options.fix else "repair it with --fix, or "
+        raise ModelError(f"{folder} is damaged ({found}): {advice}download or convert it again.")
+    say(f"{folder}: no problems found.")
 
 
-def _is_left_out(folder: Path, component: str) -> bool:
-    """Of a Hub repo only what a run needs is fetched."""
+def _is_not_downloaded(folder: Path, component: str) -> bool:
+    """Return whether a component of a Hub repo is not in the cache, as no run has needed it yet."""
     from ..storage import hub
 
     return hub.repo_of(folder) is not None and not any((folder / component).glob("*.safetensors"))

@@ -14,25 +14,27 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="[COMPONENT=]PATH",
-        help="checkpoints: folders or files, or a model folder to quantize anew; "
-        "upscaler_540p=PATH where the folder's name does not tell",
+        help="checkpoints: local folders or files, Hub repos, or a model folder to requantize; "
+        "upscaler_540p=PATH if the folder name does not show that it is an upscaler",
     )
-    parser.add_argument("--mlx-path", default="mlx_model", help="the folder to write (mlx_model)")
-    parser.add_argument("--overwrite", action="store_true", help="replace that folder when all is written")
-    parser.add_argument("--variant", choices=("base", "distill"), help="if the folder's name does not tell")
-    parser.add_argument("--quantize", "-q", action="store_true", help="quantize the large matrices")
+    parser.add_argument("--mlx-path", default="mlx_model", help="folder to write (default: mlx_model)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
     parser.add_argument(
-        "--dequantize", "-d", action="store_true", help="turn quantized weights back into 16 bits"
+        "--variant",
+        choices=("base", "distill"),
+        help="variant of the transformer (default: detected from its folder name)",
     )
+    parser.add_argument("--quantize", "-q", action="store_true", help="quantize the large matrices")
+    parser.add_argument("--dequantize", "-d", action="store_true", help="dequantize a quantized model")
     precision.add(parser)
-    parser.add_argument("--upload-repo", metavar="OWNER/NAME", help="publish the folder on the Hub")
+    parser.add_argument("--upload-repo", metavar="OWNER/NAME", help="upload the folder to this Hub repo")
 
 
 def run(options: argparse.Namespace) -> None:
-    """turn published PyTorch checkpoints into a model folder"""
+    """convert PyTorch checkpoints to a model folder, optionally quantized"""
     from ..convert import convert, make_repo, upload
 
-    how = precision.chosen(options, options.quantize)
+    quantization = precision.chosen(options, options.quantize)
     if options.upload_repo:
         make_repo(options.upload_repo)
     with converting() as show:
@@ -41,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
             options.mlx_path,
             variant=options.variant,
             dtype=options.dtype,
-            quantization=how,
+            quantization=quantization,
             recipe=options.quant_predicate or "uniform",
             dequantize=options.dequantize,
             overwrite=options.overwrite,
@@ -49,6 +51,6 @@ def run(options: argparse.Namespace) -> None:
         )
     for line in notes:
         say(line)
-    say(f"Written: {options.mlx_path}")
+    say(f"Saved to {options.mlx_path}")
     if options.upload_repo:
-        say(f"Published: {upload(options.mlx_path, options.upload_repo)}")
+        say(f"Uploaded to {upload(options.mlx_path, options.upload_repo)}")

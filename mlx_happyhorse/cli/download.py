@@ -14,18 +14,23 @@ if TYPE_CHECKING:
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", help="magihuman-distill, magihuman-base, or a Hub repo of a converted model")
     parser.add_argument(
-        "--mlx-path", help="the folder to write (one of the cache, found by the model's name)"
+        "--mlx-path", help="folder to write (default: in the cache, where it is found by the model's name)"
     )
     parser.add_argument(
-        "--components", nargs="+", help="only these, added to what is there (all but the upscalers)"
+        "--components",
+        nargs="+",
+        metavar="COMPONENT",
+        help="components to download, added to those already there (default: all but the upscalers)",
     )
-    parser.add_argument("--no-quantize", action="store_true", help="keep 16 bits: four times the size")
+    parser.add_argument("--no-quantize", action="store_true", help="keep 16 bits, four times the size")
     precision.add(parser)
-    parser.add_argument("--dry-run", action="store_true", help="show sizes and licences, fetch nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show sizes and licences without downloading anything"
+    )
 
 
 def run(options: argparse.Namespace) -> None:
-    """get a model, quantized on the way: nothing larger than the result is ever on the disk"""
+    """download a model and quantize it on the fly: only the result takes disk space"""
     from ..convert import USUAL, download
 
     if "/" in options.model:
@@ -44,30 +49,35 @@ def run(options: argparse.Namespace) -> None:
             on_progress=show,
         )
     if not options.dry_run:
-        say(f'Here: {folder}\nUse it with: happyhorse generate "…" --model {options.mlx_path or folder.name}')
+        model = options.mlx_path or folder.name
+        say(f'Saved to {folder}\nTo use it: happyhorse generate "A red ball bounces." --model {model}')
 
 
 def _download_converted(options: argparse.Namespace) -> None:
-    """A model of ours that somebody published, as it is."""
+    """Download a converted model from the Hub, unchanged, into the Hub's cache."""
     from ..convert import Repo
     from ..storage import hub
 
-    precision.chosen(options, wanted=False)
+    precision.chosen(options, quantize=False)
     if options.components or options.mlx_path:
-        raise RequestError(f"{options.model} is converted already: all of it goes into the Hub's cache.")
+        raise RequestError(
+            f"{options.model} is already converted and is downloaded completely, into the Hub's cache: "
+            "--components and --mlx-path have no effect."
+        )
     if options.dry_run:
         repo, _, revision = options.model.partition("@")
         say(f"{options.model}: {size(Repo(repo, revision or None).size)}")
     else:
         with fetching() as show, resumable():
             folder = hub.download(options.model, show)
-        say(f"Here: {folder}")
+        say(f"Saved to {folder}")
 
 
 def _say_plan(plan: list[Planned]) -> None:
+    """Print each component's size to download, size on disk, repo and licence, and the totals."""
     for part in plan:
         gated = ", gated" if part.gated else ""
-        amounts = f"{size(part.fetched):>9} → {size(part.stored):>9}"
-        say(f"{part.component:<15} {amounts}  {part.repo}: {part.licence}{gated}")
+        sizes = f"{size(part.fetched):>9} → {size(part.stored):>9}"
+        say(f"{part.component:<15} {sizes}  {part.repo}: {part.licence}{gated}")
     fetched, stored = sum(part.fetched for part in plan), sum(part.stored for part in plan)
-    say(f"{'in all':<15} {size(fetched):>9} → {size(stored):>9}")
+    say(f"{'total':<15} {size(fetched):>9} → {size(stored):>9}")

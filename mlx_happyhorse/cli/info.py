@@ -10,33 +10,31 @@ from .terminal import printable, size
 if TYPE_CHECKING:
     from ..storage.inventory import Network
 
-# Of a network's config, what a person wants to know.
+# The dimensions that are shown, by their key in a network's config.
 DIMENSIONS = {
-    "num_layers": "layers",
-    "num_hidden_layers": "layers",
-    "hidden_size": "wide",
-    "num_heads": "heads",
-    "num_attention_heads": "heads",
-    "vocab_size": "tokens",
-    "widths": "wide",
-    "width": "wide",
-    "channels": "wide",
+    "num_layers": "{} layers",
+    "num_hidden_layers": "{} layers",
+    "hidden_size": "hidden size {}",
+    "num_heads": "{} heads",
+    "num_attention_heads": "{} heads",
+    "vocab_size": "{} tokens",
+    "widths": "channels {}",
+    "width": "{} channels",
+    "channels": "{} channels",
 }
-
-
-OF_CLIPS = (".mp4", ".json", ".latents.safetensors")
+CLIP_ENDINGS = (".mp4", ".json", ".latents.safetensors")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what", help="a clip or its JSON file; a model: name, Hub repo or folder; a checkpoint"
+        "what", help="a clip or its JSON file; a model's name, Hub repo or folder; or a checkpoint"
     )
 
 
 def run(options: argparse.Namespace) -> None:
-    """show what a clip was made of, or what a model or checkpoint holds"""
+    """show the settings of a clip, or the networks in a model or checkpoint"""
     path = Path(options.what).expanduser()
-    if path.name.endswith(OF_CLIPS) and not path.is_dir():
+    if path.name.endswith(CLIP_ENDINGS) and not path.is_dir():
         _show_clip(path)
     elif path.exists() and not _is_model(path):
         _show_checkpoint(path)
@@ -75,11 +73,11 @@ def _show_model(model: str) -> None:
     networks = inventory.networks(folder)
     _show_networks(networks)
     if missing := set(config["components"]) - {network.name for network in networks}:
-        print(printable(f"not on this machine yet: {', '.join(sorted(missing))}"))
+        print(printable(f"not downloaded yet: {', '.join(sorted(missing))}"))
     if networks:
         largest = max(networks, key=lambda network: network.bytes)
-        weights = f"{size(largest.bytes)} for the {largest.name}'s weights"
-        print(f"memory: one network at a time, {weights}, and its work")
+        weights = f"at most {size(largest.bytes)} of weights ({largest.name})"
+        print(f"memory: one network is loaded at a time, {weights}, plus activations")
 
 
 def _show_checkpoint(path: Path) -> None:
@@ -94,7 +92,9 @@ def _show_checkpoint(path: Path) -> None:
 def _show_networks(networks: list[Network]) -> None:
     for network in networks:
         config = network.config
-        dimensions = ", ".join(f"{_plain(config[k])} {what}" for k, what in DIMENSIONS.items() if k in config)
+        dimensions = ", ".join(
+            text.format(_plain(config[k])) for k, text in DIMENSIONS.items() if k in config
+        )
         amounts = f"{network.parameters / 1e6:>10,.1f} M parameters, {network.bits:>4.1f} bits each"
         source = config.get("source")
         where = source.get("repo", source.get("folder")) if isinstance(source, dict) else None
@@ -103,6 +103,7 @@ def _show_networks(networks: list[Network]) -> None:
 
 
 def _plain(value: Any) -> str:
+    """Return a setting's value as text: "a 1, b 2" for a dict, "1-2-3" for a list."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {_plain(item)}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):
