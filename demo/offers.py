@@ -17,10 +17,11 @@ from mlx_happyhorse.files import home
 from mlx_happyhorse.inputs.prompts import MAX_TOKENS
 from mlx_happyhorse.inputs.request import Request
 from mlx_happyhorse.planning.hardware import Machine, this_machine
-from mlx_happyhorse.planning.plan import Inputs, Network, Plan, Planner
+from mlx_happyhorse.planning.plan import Inputs, Plan
+from mlx_happyhorse.planning.planner import Network, Planner
 from mlx_happyhorse.storage import hub
 from mlx_happyhorse.storage.dtypes import LARGE
-from mlx_happyhorse.storage.weights import sizes
+from mlx_happyhorse.storage.weights import footprint
 
 BITS = (4, 6, 8, None)  # None is bfloat16
 FREE = 0.9  # of the disk's free bytes may be taken by what is recommended
@@ -99,7 +100,7 @@ def _best(found: list[Offer], free: int) -> Offer | None:
 
 def _offer(model: str, bits: int | None, machine: Machine) -> Offer:
     networks = _networks(bits)
-    stored = sum(network.bytes for network in networks.values()) + TOKENIZER_BYTES
+    stored = sum(network.weights.bytes for network in networks.values()) + TOKENIZER_BYTES
     plan = _plan(networks, model, machine)
     return Offer(model, bits, _fetched(model), stored, plan.needed, plan.low_ram, plan.fits)
 
@@ -116,15 +117,15 @@ def network(config: dict[str, Any], how: Quantization | None) -> Network:
         config = config | {"dtype": "bfloat16"}
         if how is not None:
             config["quantization"], _ = quantization_block(config, how)
-    return Network(config, sizes(config))
+    return Network(config, footprint(config))
 
 
 @cache
 def _fetched(model: str) -> int:
     published = {"dtype": PUBLISHED_DTYPES[model]} | UNPADDED
     dtypes: dict[str, dict[str, Any]] = {"transformer": published, "text_encoder": {"dtype": "bfloat16"}}
-    used = (sizes(config | dtypes.get(component, {})) for component, config in CONFIGS.items())
-    return sum(sum(tensors.values()) for tensors in used) + TOKENIZER_BYTES
+    used = (footprint(config | dtypes.get(component, {})) for component, config in CONFIGS.items())
+    return sum(weights.bytes for weights in used) + TOKENIZER_BYTES
 
 
 def _plan(networks: dict[str, Network], model: str, machine: Machine) -> Plan:
@@ -133,5 +134,5 @@ def _plan(networks: dict[str, Network], model: str, machine: Machine) -> Plan:
     prompt = "x" * 4 * MAX_TOKENS
     defaults = SAMPLING[model.rpartition("-")[2]] | USUAL_SETTINGS
     request = Request.complete(prompt, {"seed": 0}, defaults)
-    inputs = Inputs(picture=True, recording=True, texts=(prompt, *request.avoided.values()))
+    inputs = Inputs(picture=True, recording=True, texts=tuple(request.prompts))
     return planner.plan(request, inputs, None)

@@ -10,7 +10,7 @@ from helpers.commands import SHORT, frames_of, read_until, run, settings_in
 
 from mlx_happyhorse import HappyHorse, HappyHorseError, Latents
 from mlx_happyhorse.inputs import request
-from mlx_happyhorse.pipeline.writer import Output
+from mlx_happyhorse.pipeline.writer import ClipWriter
 from mlx_happyhorse.runtime import memory
 
 pytestmark = pytest.mark.usefixtures("in_empty_folder")
@@ -82,7 +82,7 @@ def test_a_run_stopped_before_it_is_upscaled_says_so(monkeypatch, capsys, small_
     with monkeypatch.context() as patch:
         patch.setattr(HappyHorse, "upscale", stop)
         assert run("generate", "x", *SHORT, "--upscale", "540p", "--keep-stopped") == 130
-    assert "the clip is what there was before upscaling" in capsys.readouterr().err
+    assert "the clip was saved as it was before upscaling" in capsys.readouterr().err
     assert settings_in("clip.mp4")["stopped"] == "before upscaling"
 
 
@@ -152,7 +152,7 @@ def test_a_run_stopped_while_decoding_ends_there(tmp_path, monkeypatch, capsys):
 
 
 def test_a_run_stopped_between_its_steps_is_over_before_it_is_decoded(tmp_path, monkeypatch):
-    take, finish, running = Output.take, HappyHorse.finish, []
+    take, finish, running = ClipWriter.add, HappyHorse.finish, []
 
     def stop(self, state):
         if state.stage == "denoise" and state.step == 1:
@@ -163,7 +163,7 @@ def test_a_run_stopped_between_its_steps_is_over_before_it_is_decoded(tmp_path, 
         running.extend(memory._limits.wired)
         return finish(*args, **options)
 
-    monkeypatch.setattr(Output, "take", stop)
+    monkeypatch.setattr(ClipWriter, "add", stop)
     monkeypatch.setattr(HappyHorse, "finish", watched)
     assert run("generate", "x", *SHORT[:-2], "--steps", "2", "--keep-stopped") == 130
     assert running == [] and settings_in("clip.mp4")["stopped"] == "after denoise step 1 of 2"

@@ -56,12 +56,12 @@ def test_what_is_said_besides_wins_and_takes_along_what_followed(tmp_path, monke
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model": "stranger/horse"}, "made with the model stranger/horse: say --model stranger/horse"),
+        ({"model": "stranger/horse"}, "made with the model stranger/horse: pass --model stranger/horse"),
         ({"model": "../secret"}, "made with the model ../secret"),
         ({"model": "/etc"}, "made with the model /etc"),
-        ({"image": {"path": "a.png", "sha256": "0"}}, "--image a.png: say where that is now"),
-        ({"image": "a.png"}, "say where that is now, or leave it out with --no-image"),
-        ({"audio": {"path": "/dev/zero"}}, "--audio /dev/zero: say where that is now"),
+        ({"image": {"path": "a.png", "sha256": "0"}}, "--image a.png: pass --image with the file"),
+        ({"image": "a.png"}, "or --no-image to repeat it without"),
+        ({"audio": {"path": "/dev/zero"}}, "--audio /dev/zero: pass --audio with the file"),
     ],
 )
 def test_a_clip_of_a_stranger_opens_no_path_and_fetches_no_model(tmp_path, capsys, changes, message):
@@ -135,7 +135,7 @@ def test_a_clip_that_was_stopped_is_said_to_become_another(capsys):
     last.latents.settings["stopped"] = "after denoise step 2 of 8"
     replace(last.clip, settings=last.latents.settings).save("a.mp4")
     assert run("generate", "--config-from-metadata", "a.mp4") == 0
-    assert "not be the same clip: it was stopped after denoise step 2 of 8" in capsys.readouterr().err
+    assert "the clip will differ: it was stopped after denoise step 2 of 8" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its file systems take no such names")
@@ -155,7 +155,7 @@ def test_what_changed_since_is_said_before_the_run(tmp_path, capsys):
     capsys.readouterr()
     assert run("generate", "--config-from-metadata", "clip.json") == 0
     shown = capsys.readouterr().err
-    assert "not be the same clip: the weights of transformer are others" in shown
+    assert "the clip will differ: the weights of transformer are others" in shown
     assert "mlx was ?[2J" in shown and "\nNote: this will not" in f"\n{shown}"
 
 

@@ -153,7 +153,7 @@ def test_upscaling_later_away_from_something_else_can_be_repeated(guidance):
     small = SIZE | {"seconds": 0.3}
     *_, last = horse.stream("A ball.", negative_prompt="blue", **small)
     more = LARGER | {"upscale_guidance": guidance, "upscale_negative_prompt": "purple"}
-    with nullcontext() if guidance > 1 else pytest.warns(UserWarning, match="does nothing"):
+    with nullcontext() if guidance > 1 else pytest.warns(UserWarning, match="has no effect"):
         *_, larger = horse.finish(last.latents, **more)
     assert larger.clip.settings["negative_prompt"] == "blue"
     with warnings.catch_warnings(action="ignore"):
@@ -200,7 +200,7 @@ def test_finishing_takes_the_settings_of_upscaling_alone(tiny):
     *_, last = tiny.stream("x", seconds=0.2, **SIZE)
     with pytest.raises(TypeError, match="finish takes no seed"):
         tiny.finish(last.latents, seed=5, **LARGER)
-    with pytest.raises(RequestError, match="upscale_guidance does nothing without upscale"):
+    with pytest.raises(RequestError, match="upscale_guidance has no effect without upscale"):
         tiny.finish(last.latents, upscale_guidance=3)
 
 
@@ -297,7 +297,7 @@ def test_latents_of_another_size_or_model_are_refused(tiny):
 
 
 def test_a_negative_prompt_without_guidance_is_said_to_do_nothing(tiny):
-    with pytest.warns(UserWarning, match="does nothing: tiny is distilled"):
+    with pytest.warns(UserWarning, match="has no effect: tiny is distilled"):
         tiny.request("x", negative_prompt="noise")
     with pytest.warns(UserWarning, match="runs at guidance 1"):
         golden_model("base").request("x", negative_prompt="noise", guidance=1)

@@ -10,9 +10,9 @@ import pytest
 
 from mlx_happyhorse import HappyHorse, RequestError
 from mlx_happyhorse.cli import main
-from mlx_happyhorse.cli.hints import worded
+from mlx_happyhorse.cli.hints import in_flags
 from mlx_happyhorse.convert import tiny
-from mlx_happyhorse.errors import DoesNotFit, ModelError, Suggestion
+from mlx_happyhorse.errors import DoesNotFit, ModelError, Suggestion, argument
 from mlx_happyhorse.pipeline import text_cache
 from mlx_happyhorse.pipeline.progress import observed
 from mlx_happyhorse.pipeline.state import State
@@ -249,19 +249,19 @@ def test_the_change_that_is_named_does_fit(home, low_ram, usable, asked):
             "generate",
             "Without --upscale and with --seconds 3 it fits.",
         ),
-        (None, "generate", "Close other programs, or --force it."),
+        (None, "generate", "Close other programs, or use --force."),
     ],
 )
 def test_a_suggestion_is_worded_as_the_flags_of_its_command(suggestion, command, words):
-    error = DoesNotFit("It is too large.", suggestion, "Close other programs, or force it.")
-    assert worded(error, command) == f"It is too large. {words}"
+    error = DoesNotFit("It is too large.", suggestion, f"Close other programs, or use {argument('force')}.")
+    assert in_flags(error, command) == f"It is too large. {words}"
 
 
 def test_what_cannot_be_changed_is_not_proposed(home):
     asked = SHORT | {"upscale": "540p", "upscale_size": (256, 128)}
     *_, last = HappyHorse.load("tiny").stream("a ball", **SHORT)
     with pytest.raises(
-        DoesNotFit, match=r"may be used\. Decode it on a machine with more memory, or force it\.$"
+        DoesNotFit, match=r"may be used\. Decode it on a machine with more memory, or use force\.$"
     ):
         horse_on(1e6).finish(last.latents, keep_frames=False)
     large = horse_on(1e12).plan("a ball", keep_frames=False, **asked)
@@ -357,9 +357,9 @@ def test_a_refusal_is_a_plain_line_and_exit_2(in_empty_folder, tmp_path, capsys,
     monkeypatch.setattr("mlx_happyhorse.pipeline.stages.this_machine", lambda: small)
     words = ["generate", "a ball", "--seconds", "0.36", "--width", "64", "--height", "32", "--steps", "1"]
     assert main(words) == 2
-    assert "Error: this would take 0." in capsys.readouterr().err
+    assert "Error: this needs 0." in capsys.readouterr().err
     assert main([*words, "--dry-run"]) == 0
-    assert "this would take" in capsys.readouterr().out
+    assert "this needs" in capsys.readouterr().out
     assert main([*words, "--force"]) == 0
     assert (tmp_path / "clip.mp4").exists()
 
@@ -384,7 +384,7 @@ def test_the_benchmark_is_refused_and_forced_as_clips_are(home, capsys, monkeypa
     monkeypatch.setattr(
         "mlx_happyhorse.pipeline.stages.this_machine", lambda: replace(this_machine(), usable=1)
     )
-    assert main(words) == 2 and "--force it" in capsys.readouterr().err
+    assert main(words) == 2 and "use --force" in capsys.readouterr().err
     assert main([*words, "--force"]) == 0 and "tiny float32 streamed" in capsys.readouterr().out
 
 

@@ -123,7 +123,7 @@ def test_the_command_line_writes_a_preview_at_every_step(in_empty_folder, tmp_pa
 def test_a_preview_elsewhere_is_refused_before_the_run(in_empty_folder, tmp_path, capsys):
     assert run("generate", "x", *SHORT, "--preview", "p.gif") == 2
     assert run("generate", "x", *SHORT, "--preview", "nowhere/p.png") == 2
-    assert "a preview is .webp (moving), .png or .jpg (a still)" in capsys.readouterr().err
+    assert "a preview is a .webp (animated), .png or .jpg file" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(RequestError):
         PreviewFile("p")

@@ -7,6 +7,7 @@ import pytest
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.diffusion import sampling, upscaling
 from mlx_happyhorse.models.blocks import no_block
+from mlx_happyhorse.pipeline.order import Order
 from mlx_happyhorse.pipeline.run import Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:tiny")
@@ -58,5 +59,5 @@ def test_guidance_is_weaker_on_the_first_13_frames(tiny):
 
 def test_its_noise_is_not_that_of_the_first_stage(tiny):
     plan = tiny.plan("x", seed=1)
-    run = Run(tiny, plan.request, {}, None, plan, no_block)
+    run = Run(tiny, Order(plan.request), {}, None, plan, no_block)
     assert not mx.allclose(run.draw((4, 4)), run.draw_upscaling((4, 4)))

@@ -1,4 +1,4 @@
-"""happyhorse …: thin commands over the Python API, plain errors, exit codes."""
+"""The command line: thin commands over the Python API, plain errors, exit codes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from importlib import import_module
 from typing import Any, NoReturn
 
 from ..errors import HappyHorseError, RequestError
-from ..notes import told_to
+from ..notes import listening
 from ..version import __version__
 from . import bench, check, convert, demo, download, finish, generate, info
-from .hints import worded
+from .hints import in_flags
 from .terminal import say
 
 COMMANDS = {
@@ -32,14 +32,14 @@ COMMANDS = {
     "bench": (bench.add, bench.run),
     "demo": (demo.add, demo.run),
 }
-DONE, FAILED, ASKED_WRONGLY, INTERRUPTED = 0, 1, 2, 130
+DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit code: 0 done, 1 failed, 2 asked wrongly, 130 interrupted."""
+    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
     _prepare_process()
     tell = _say_once(set())
-    with warnings.catch_warnings(), told_to(tell):
+    with warnings.catch_warnings(), listening(tell):
         warnings.simplefilter("always", UserWarning)
         warnings.showwarning = lambda message, *_, **__: tell(str(message))
         verbose, command = False, ""
@@ -55,22 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt as stop:
             say(f"Interrupted: {stop}." if str(stop) else "Interrupted.")
             return INTERRUPTED
-        except BrokenPipeError:  # whoever read our output has seen enough
+        except BrokenPipeError:  # the reader of our output has closed it
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return DONE
-        except RequestError as error:
-            return _fail(_in_words(error, command), ASKED_WRONGLY, verbose)
         except HappyHorseError as error:
-            return _fail(str(error), FAILED, verbose)
+            code = USAGE if isinstance(error, RequestError) else FAILED
+            return _fail(in_flags(error, command), code, verbose)
         except Exception as error:
-            advice = "" if verbose else " Run it again with --verbose to see where."
+            advice = "" if verbose else " Run it with --verbose for a traceback."
             message = f"{type(error).__name__}: {error}".rstrip(".")
             return _fail(f"{message}.{advice}", FAILED, verbose)
 
 
 def _prepare_process() -> None:
-    """What a shell, a pipe or a terminal that is closed may have left in another state."""
-    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are for programmers
+    """Restore what a shell, a pipe or a closed terminal may have changed."""
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # its warnings are for developers
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # nohup ignores one of them
             signal.signal(number, lambda number, _: sys.exit(128 + number))
@@ -93,16 +92,16 @@ def _import_everything() -> None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Obeys them afterwards: what is broken off while it is imported is half there, or crashes."""
-    came: list[int] = []
+    """Hold signals back until the imports are done: an interrupted import leaves modules half there."""
+    received: list[int] = []
     numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in numbers}
+    before = {number: signal.signal(number, lambda number, _: received.append(number)) for number in numbers}
     try:
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for late in came:
+    for late in received:
         signal.raise_signal(late)
 
 
@@ -115,12 +114,6 @@ def _say_once(said: set[str]) -> Callable[[str], None]:
     return show
 
 
-def _in_words(error: RequestError, command: str) -> str:
-    from ..errors import DoesNotFit
-
-    return worded(error, command) if isinstance(error, DoesNotFit) else str(error)
-
-
 def _fail(message: str, code: int, verbose: bool) -> int:
     if verbose:
         traceback.print_exc()
@@ -130,10 +123,10 @@ def _fail(message: str, code: int, verbose: bool) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any):
-        super().__init__(**options, allow_abbrev=False)  # --prom is no --prompt-file
+        super().__init__(**options, allow_abbrev=False)  # or --prom would mean --prompt-file
 
     def error(self, message: str) -> NoReturn:
-        self.exit(ASKED_WRONGLY, f"Error: {message}. See {self.prog} --help.\n")
+        self.exit(USAGE, f"Error: {message}. See {self.prog} --help.\n")
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -141,15 +134,15 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     if rest:
         unknown = next((word for word in rest if word.startswith("-")), None)
         options.parser.error(
-            f"there is no option {unknown}"
+            f"unknown option {unknown}"
             if unknown
-            else f"{rest[0]!r} is one too many (a prompt of several words belongs in quotation marks)"
+            else f"unexpected argument {rest[0]!r} (put a prompt of several words in quotation marks)"
         )
     return options
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="happyhorse", description="Video with sound from text, at home.")
+    parser = _Parser(prog="happyhorse", description="Make video with sound from text, an image or a voice.")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     for name, (add, run) in COMMANDS.items():

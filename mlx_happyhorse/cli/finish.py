@@ -1,4 +1,4 @@
-"""Commands that go on from latents which an earlier run kept."""
+"""Commands that continue from saved latents: upscale and decode."""
 
 from __future__ import annotations
 
@@ -25,22 +25,29 @@ from .terminal import Bars, say_saved
 
 if TYPE_CHECKING:
     from ..pipeline.preview import PreviewFile
-    from ..pipeline.writer import Output
+    from ..pipeline.writer import ClipWriter
 
 
 def add_upscale(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--to", choices=("540p", "1080p"), default="540p", help="(540p)")
     parser.add_argument(
-        "--size", type=size, metavar="WIDTHxHEIGHT", help="exactly so large (as 540p or 1080p holds)"
+        "--to", choices=("540p", "1080p"), default="540p", help="the size to upscale to (default: 540p)"
     )
-    parser.add_argument("--steps", type=int, help="(5, or what its run asked for)")
+    parser.add_argument(
+        "--size",
+        type=size,
+        metavar="WIDTHxHEIGHT",
+        help="the exact size (default: the largest of the clip's shape)",
+    )
+    parser.add_argument("--steps", type=int, help="number of steps (default: 5, or the clip's setting)")
     parser.add_argument(
         "--guidance",
         type=float,
-        help="how strictly to follow the prompt (1, none, or what its run asked for)",
+        help="guidance scale; 1 is off (default: 1, or the clip's setting)",
     )
     parser.add_argument(
-        "--negative-prompt", metavar="PROMPT", help="to avoid, where guidance is above 1 (the clip's)"
+        "--negative-prompt",
+        metavar="PROMPT",
+        help="what to steer away from, where guidance is above 1 (default: the clip's)",
     )
     add_align_corners(parser)
     add_preview(parser)
@@ -51,20 +58,22 @@ def add_upscale(parser: argparse.ArgumentParser) -> None:
 def add_decode(parser: argparse.ArgumentParser) -> None:
     _add_files(parser)
     add_force(parser)
-    parser.set_defaults(low_ram=None, dtype=None, dense_rows=None)  # of transformers
+    parser.set_defaults(low_ram=None, dtype=None, dense_rows=None)  # these concern transformers
 
 
 def _add_files(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("clip", help="a clip made with --save-latents, or its .latents.safetensors file")
-    parser.add_argument("--model", "-m", help="where the model is now, if not where it was")
-    parser.add_argument("--output", "-o", help="the file to write (beside the clip)")
-    parser.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
+    parser.add_argument(
+        "--model", "-m", help="the model, if it is no longer where it was (default: the clip's)"
+    )
+    parser.add_argument("--output", "-o", help="the file to write (default: beside the clip)")
+    parser.add_argument("--metadata", action="store_true", help="also save the settings, as JSON")
 
 
 def upscale(options: argparse.Namespace) -> None:
-    """make a clip larger, from the latents kept with it"""
+    """upscale a clip from its saved latents"""
     from ..pipeline.preview import PreviewFile
-    from ..pipeline.writer import BASE, LATENTS, VIDEO, Output
+    from ..pipeline.writer import BASE, LATENTS, VIDEO, ClipWriter
 
     asked = {
         "upscale": options.to,
@@ -77,22 +86,22 @@ def upscale(options: argparse.Namespace) -> None:
     file = _latents_of(options.clip, (BASE, LATENTS))
     output = options.output or str(file.with_name(f"{_stem(file)}_{options.to}{VIDEO}"))
     preview = None if options.preview is None else PreviewFile(options.preview)
-    _finish(file, Output(output, settings=options.metadata), options, asked, preview)
+    _finish(file, ClipWriter(output, settings=options.metadata), options, asked, preview)
 
 
 def decode(options: argparse.Namespace) -> None:
-    """make the clip of kept latents"""
-    from ..pipeline.writer import LATENTS, VIDEO, Output
+    """decode saved latents to a clip"""
+    from ..pipeline.writer import LATENTS, VIDEO, ClipWriter
 
     file = _latents_of(options.clip, (LATENTS,))
     beside = options.output is None
     output = str(file.with_name(_stem(file) + VIDEO)) if beside else options.output
-    _finish(file, Output(output, settings=options.metadata, from_latents=beside), options, {})
+    _finish(file, ClipWriter(output, settings=options.metadata, from_latents=beside), options, {})
 
 
 def _finish(
     file: Path,
-    output: Output,
+    writer: ClipWriter,
     options: argparse.Namespace,
     asked: dict[str, Any],
     preview: PreviewFile | None = None,
@@ -116,10 +125,10 @@ def _finish(
     )
     try:
         for state in bars.over(previewing(noting(latents.settings, states), preview)):
-            output.take(state)
-        say_saved(output.save(), started)
+            writer.add(state)
+        say_saved(writer.save(), started)
     finally:
-        output.drop()
+        writer.discard()
 
 
 def _stem(file: Path) -> str:
@@ -129,7 +138,7 @@ def _stem(file: Path) -> str:
 
 
 def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
-    """The file itself, if it holds latents, or the first of those endings beside it."""
+    """Return the file itself if it holds latents, else the first of the endings that lies beside it."""
     from ..pipeline.writer import LATENTS, VIDEO
 
     path = expanded(clip)
@@ -143,6 +152,6 @@ def _latents_of(clip: str, endings: tuple[str, ...]) -> Path:
             return file
     again = f" --config-from-metadata {path}" if path.suffix == VIDEO else ""
     raise RequestError(
-        f"{path} has no latents beside it ({files[-1].name}). They are kept by: "
+        f"there are no latents beside {path} ({files[-1].name}). Save them with: "
         f"happyhorse generate --save-latents{again}"
     )

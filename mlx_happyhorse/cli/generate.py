@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RequestError
 from ..files import expanded
-from .hints import worded
+from .hints import in_flags
 from .terminal import Bars, say, say_saved
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from ..pipeline.happyhorse import HappyHorse
     from ..pipeline.preview import PreviewFile
     from ..pipeline.state import State
-    from ..pipeline.writer import Output
+    from ..pipeline.writer import ClipWriter
     from ..runtime.runs import States
 
 LARGEST_PROMPT = 1_000_000  # bytes
-NONE = object()  # said to be left out, where an earlier clip had it
-# What followed from an earlier picture, recording or size, and does not fit another one.
-FOLLOWS = {
+NONE = object()  # --no-image and the like: leave out what the repeated clip had
+# Settings of the repeated clip that depend on one that is replaced.
+DEPENDENT = {
     "image": ("width", "height", "upscale_size"),
     "audio": ("seconds",),
     "width": ("upscale_size",),
@@ -33,84 +33,95 @@ FOLLOWS = {
     "ratio": ("width", "height", "upscale_size"),
     "upscale": ("upscale_size",),
 }
-OF_VARIANT = ("steps", "guidance")  # a distilled model's are not those of its base
+OF_VARIANT = ("steps", "guidance")  # differ between base and distilled models
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    words = parser.add_argument_group("what is seen and heard")
-    prompt = words.add_mutually_exclusive_group()
-    prompt.add_argument("words", nargs="?", metavar="prompt", help="in words; - reads it from standard input")
-    prompt.add_argument("--prompt", help="the same, as an option")
-    prompt.add_argument("--prompt-file", metavar="FILE", help="a text file with it")
-    words.add_argument(
+    _add_prompt(parser.add_argument_group("prompt"))
+    parser.add_argument("--model", "-m", help="a model's name, a Hub repo or a folder (default: tiny)")
+    _add_clip(
+        parser.add_argument_group(
+            "clip", "defaults: the image's shape, the recording's length, then the model's own values"
+        )
+    )
+    _add_upscaling(parser.add_argument_group("upscaling"))
+    add_machine(parser)
+    parser.add_argument("--dry-run", action="store_true", help="show the plan, stage by stage, and exit")
+    _add_files(parser.add_argument_group("files"))
+
+
+def _add_prompt(group: Any) -> None:
+    prompt = group.add_mutually_exclusive_group()
+    prompt.add_argument("words", nargs="?", metavar="prompt", help="the prompt; - reads standard input")
+    prompt.add_argument("--prompt", help="the prompt, as an option")
+    prompt.add_argument("--prompt-file", metavar="FILE", help="read the prompt from a text file")
+    group.add_argument(
         "--dialogue",
         action="append",
         metavar="LINE",
-        help="'speaker, language: text', once for every line; puts the prompt into the model's own form",
+        help="a line of dialogue, 'speaker, language: text'; repeat it for every line",
     )
-    words.add_argument("--background-sound", metavar="SOUND", help="heard besides the voices; the same form")
-    words.add_argument(
+    group.add_argument("--background-sound", metavar="SOUND", help="what is heard besides the dialogue")
+    group.add_argument(
         "--negative-prompt",
         metavar="PROMPT",
-        help="to avoid, in place of the usual flaws, where guidance is above 1 (distilled models have none)",
+        help="what to steer away from, where guidance is above 1 (default: common flaws)",
     )
-    words.add_argument("--image", metavar="FILE", help="a picture: the first frame, and the clip's shape")
-    words.add_argument("--audio", metavar="FILE", help="a recording: what is heard, and the clip's length")
-    parser.add_argument("--model", "-m", help="a name, a Hub repo or a folder (tiny)")
-    clip = parser.add_argument_group("how", "without: as picture and recording suggest, else the model's own")
-    clip.add_argument("--seconds", type=float, help="length, 0.2 to 60")
-    clip.add_argument("--width", type=int, help="pixels, rounded down to a multiple of 32")
-    clip.add_argument("--height", type=int, help="the same")
-    clip.add_argument("--ratio", help="16:9, 9:16, 1:1, 4:3 or 3:4, in place of width and height")
-    clip.add_argument("--steps", type=int, help="steps of denoising")
-    clip.add_argument("--guidance", type=float, help="how strictly to follow the prompt; 1 is not at all")
-    clip.add_argument(
-        "--seed", type=_seed, nargs="+", help="the same seed makes the same clip (random); several, several"
+    group.add_argument("--image", metavar="FILE", help="the first frame; the clip takes its shape")
+    group.add_argument("--audio", metavar="FILE", help="a recording to lip-sync; the clip takes its length")
+
+
+def _add_clip(group: Any) -> None:
+    group.add_argument("--seconds", type=float, help="length, 0.2 to 60")
+    group.add_argument("--width", type=int, help="in pixels, rounded down to a multiple of 32")
+    group.add_argument("--height", type=int, help="in pixels, rounded down to a multiple of 32")
+    group.add_argument("--ratio", help="16:9, 9:16, 1:1, 4:3 or 3:4, in place of width and height")
+    group.add_argument("--steps", type=int, help="number of denoising steps")
+    group.add_argument("--guidance", type=float, help="guidance scale; 1 is off, as distilled models need")
+    group.add_argument(
+        "--seed", type=_seed, nargs="+", help="one clip per seed; the same seed makes the same clip (random)"
     )
-    upscale = parser.add_argument_group("super-resolution")
-    upscale.add_argument("--upscale", choices=("540p", "1080p"), help="at what size to end")
-    upscale.add_argument(
+
+
+def _add_upscaling(group: Any) -> None:
+    group.add_argument("--upscale", choices=("540p", "1080p"), help="upscale the clip to this size")
+    group.add_argument(
         "--upscale-size",
         type=size,
         metavar="WIDTHxHEIGHT",
-        help="exactly so large (as 540p or 1080p holds)",
+        help="the exact size (default: the largest of the clip's shape)",
     )
-    upscale.add_argument("--upscale-steps", type=int, metavar="STEPS", help="(5)")
-    upscale.add_argument("--upscale-guidance", type=float, metavar="GUIDANCE", help="1 is none (1)")
-    upscale.add_argument(
-        "--upscale-negative-prompt", metavar="PROMPT", help="to avoid there, if not the same (the same)"
+    group.add_argument("--upscale-steps", type=int, metavar="STEPS", help="number of steps (default: 5)")
+    group.add_argument(
+        "--upscale-guidance", type=float, metavar="SCALE", help="guidance scale; 1 is off (default: 1)"
     )
-    add_align_corners(upscale)
-    add_machine(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="show what it will take, stage by stage, and end"
+    group.add_argument(
+        "--upscale-negative-prompt", metavar="PROMPT", help="negative prompt (default: --negative-prompt)"
     )
-    _add_files(parser)
+    add_align_corners(group)
 
 
-def _add_files(parser: argparse.ArgumentParser) -> None:
-    files = parser.add_argument_group("files")
-    files.add_argument(
+def _add_files(group: Any) -> None:
+    group.add_argument(
         "--output",
         "-o",
         default="clip.mp4",
-        help="{seed} stands for the seed; a name that is taken gets a number (clip.mp4, then clip_1.mp4)",
+        help="the file to write; {seed} stands for the seed, and nothing is overwritten: clip_1.mp4 follows "
+        "clip.mp4 (default: clip.mp4)",
     )
-    add_preview(files)
-    files.add_argument("--metadata", action="store_true", help="write the settings beside it too, as JSON")
-    files.add_argument(
-        "--save-latents", action="store_true", help="keep what decoding or upscaling it later needs"
+    add_preview(group)
+    group.add_argument("--metadata", action="store_true", help="also save the settings, as JSON")
+    group.add_argument("--save-latents", action="store_true", help="also save the latents, to upscale later")
+    group.add_argument(
+        "--keep-stopped", action="store_true", help="on Ctrl-C, decode and save what is there so far"
     )
-    files.add_argument(
-        "--keep-stopped", action="store_true", help="when stopped with Ctrl-C, decode and save what there is"
-    )
-    files.add_argument(
+    group.add_argument(
         "--config-from-metadata",
         metavar="CLIP",
-        help="repeat a clip (mp4) or the settings beside it (json); what else is given here wins",
+        help="repeat a clip from its mp4 or JSON file; other options override its settings",
     )
     for name in ("image", "audio", "upscale"):
-        files.add_argument(
+        group.add_argument(
             f"--no-{name}", dest=name, action="store_const", const=NONE, help=f"repeat it without {name}"
         )
 
@@ -119,17 +130,17 @@ def _seed(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        message = f"{text!r} is no number; a prompt goes before it, or into --prompt"
+        message = f"{text!r} is not a number; put the prompt before --seed, or into --prompt"
         raise argparse.ArgumentTypeError(message) from error
 
 
 def size(text: str) -> tuple[int, int]:
-    """Of an argument like 960x544."""
+    """Parse a size like 960x544."""
     width, _, height = text.replace("×", "x").partition("x")
     try:
         return int(width), int(height)
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size: write it like 960x544") from error
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size: write it like 960x544") from error
 
 
 def add_align_corners(parser: Any) -> None:
@@ -137,7 +148,8 @@ def add_align_corners(parser: Any) -> None:
         "--align-corners",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="how the picture is laid on the larger grid; without, it is reported to ghost less",
+        help="interpolate latents with aligned corners, as the reference does; --no-… is reported to ghost "
+        "less (default: on)",
     )
 
 
@@ -145,38 +157,38 @@ def add_preview(parser: Any) -> None:
     parser.add_argument(
         "--preview",
         metavar="FILE",
-        help="rewrite this at every step with how the clip will look: .webp (moving), .png or .jpg (a still)",
+        help="update a preview of the clip at every step: .webp (animated), .png or .jpg",
     )
 
 
 def add_force(parser: Any) -> None:
-    parser.add_argument("--force", action="store_true", help="run it even where memory will not suffice")
+    parser.add_argument("--force", action="store_true", help="run although the plan does not fit in memory")
 
 
 def add_machine(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("the machine")
+    group = parser.add_argument_group("machine")
     group.add_argument(
         "--low-ram",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="read the transformer anew for every step (where it does not fit otherwise)",
+        help="stream the transformer's weights from disk at every step (default: where they do not fit)",
     )
     add_force(group)
     group.add_argument(
         "--dtype",
         choices=("bfloat16", "float16", "float32"),
-        help="what large matrices are computed in (as they are stored); float16 suits M1 and M2",
+        help="compute dtype (default: as the weights are stored); float16 suits M1 and M2",
     )
     group.add_argument(
         "--dense-rows",
         type=int,
         metavar="TOKENS",
-        help="from how many on quantized matrices are expanded before they are multiplied (by the chip)",
+        help="number of tokens from which quantized matrices are dequantized first (default: the chip's)",
     )
 
 
 def machine(options: argparse.Namespace) -> dict[str, Any]:
-    """Those options, as HappyHorse.load takes them."""
+    """Return the machine options as HappyHorse.load takes them."""
     from ..storage.dtypes import DTYPES
 
     dtype = None if options.dtype is None else DTYPES[options.dtype]
@@ -184,64 +196,84 @@ def machine(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def run(options: argparse.Namespace) -> None:
-    """make a clip from a prompt, a first frame, a voice"""
+    """make a clip from a prompt, an image, a recording"""
     from ..outputs import metadata
     from ..pipeline.preview import PreviewFile
-    from ..pipeline.writer import Output
+    from ..pipeline.writer import ClipWriter
 
     preview = None if options.preview is None else PreviewFile(options.preview)
     source = options.config_from_metadata
     before = {} if source is None else metadata.read(source)
     arguments = _arguments(options, before)
-    output = Output(options.output, settings=options.metadata, latents=options.save_latents)
+    writer = ClipWriter(options.output, settings=options.metadata, latents=options.save_latents)
 
+    horse, arguments = _load_model(options, before, arguments)
+    if options.dry_run:
+        return _show_plan(horse, arguments, options.command)
+    repeated = {name: value for name, value in before.items() if getattr(options, name, None) is None}
+    for seed in options.seed or [arguments.get("seed")]:
+        _make_clip(horse, arguments | {"seed": seed}, repeated, writer, preview, options)
+
+
+def _load_model(
+    options: argparse.Namespace, before: dict[str, Any], arguments: dict[str, Any]
+) -> tuple[HappyHorse, dict[str, Any]]:
+    """Return the model, and the arguments without those of another variant."""
     from ..pipeline.happyhorse import HappyHorse
 
     model = options.model
     if model is None:
         model = model_of(before) if before else "tiny"
     horse = HappyHorse.load(model, **machine(options))
-    kept = {name: value for name, value in before.items() if getattr(options, name, None) is None}
     if before.get("variant", horse.variant) != horse.variant:
-        said = {name for name in OF_VARIANT if getattr(options, name) is not None}
-        arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in said}
-    if options.dry_run:
-        return _show_plan(horse, arguments, options.command)
-    for seed in options.seed or [arguments.get("seed")]:
-        started = time.monotonic()
-        bars = Bars()
-        states = horse.stream(
-            **arguments | {"seed": seed},
-            force=options.force,
-            keep_frames=False,
-            preview=options.preview is not None,
-            on_block=bars.on_block,
+        given = {name for name in OF_VARIANT if getattr(options, name) is not None}
+        arguments = {k: v for k, v in arguments.items() if k not in OF_VARIANT or k in given}
+    return horse, arguments
+
+
+def _make_clip(
+    horse: HappyHorse,
+    arguments: dict[str, Any],
+    repeated: dict[str, Any],
+    writer: ClipWriter,
+    preview: PreviewFile | None,
+    options: argparse.Namespace,
+) -> None:
+    started, bars = time.monotonic(), Bars()
+    states = horse.stream(
+        **arguments,
+        force=options.force,
+        keep_frames=False,
+        preview=preview is not None,
+        on_block=bars.on_block,
+    )
+    try:
+        with closing(states):
+            shown = bars.over(previewing(noting(repeated, states), preview))
+            complete = _write(horse, states, shown, writer, options)
+        say_saved(writer.save(), started)
+    except BaseException:
+        writer.discard()
+        _say_what_is_kept(writer)
+        raise
+    if writer.not_kept is not None:
+        raise writer.not_kept
+    if not complete:
+        stopped = writer.settings.get("stopped")
+        raise KeyboardInterrupt(
+            f"the clip was saved as it was {stopped}" if stopped else "the clip is complete"
         )
-        try:
-            with closing(states):
-                shown = previewing(noting(kept, states), preview)
-                complete = _run(horse, states, bars.over(shown), output, options)
-            say_saved(output.save(), started)
-        except BaseException:
-            output.drop()
-            _say_what_is_kept(output)
-            raise
-        if output.not_kept is not None:
-            raise output.not_kept
-        if not complete:
-            stopped = output.settings.get("stopped")
-            raise KeyboardInterrupt("the clip is " + (f"what there was {stopped}" if stopped else "whole"))
 
 
 def model_of(settings: dict[str, Any]) -> str:
-    """The model that a clip names. A clip may come from anybody: it makes nothing be fetched, and no folder
-    be opened. Raises RequestError where it would."""
+    """Return the model that a clip names. A clip may come from anybody: it must not cause a download, nor
+    open a folder. Raises RequestError where it would."""
     from ..storage import hub
 
     model = str(settings["model"])
-    if not hub.is_here_as(model):
-        raise RequestError(f"the clip was made with the model {model}: say --model {model} if you trust it.")
-    say(f"The model is the clip's: {model}")
+    if not hub.is_installed(model):
+        raise RequestError(f"the clip was made with the model {model}: pass --model {model} if you trust it.")
+    say(f"Model: {model}, as in the clip")
     return model
 
 
@@ -249,39 +281,39 @@ def _show_plan(horse: HappyHorse, arguments: dict[str, Any], command: str) -> No
     plan = horse.plan(**arguments, keep_frames=False)
     print(plan.table())
     if not plan.fits:
-        print(worded(horse.refusal(plan), command))
+        print(in_flags(horse.refusal(plan), command))
 
 
 def _arguments(options: argparse.Namespace, before: dict[str, Any]) -> dict[str, Any]:
-    """What is said on the command line over what an earlier clip was made with."""
+    """Return the command line's settings over those of the clip that is repeated."""
     from ..inputs.request import Upscaling
     from ..outputs import metadata
 
-    said = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
+    values = vars(options) | {"prompt": _prompt(options), "seed": options.seed[0] if options.seed else None}
     names = "image", "audio", "ratio", *metadata.SETTINGS
-    given = {name: said[name] for name in names if said.get(name) is not None}
+    given = {name: values[name] for name in names if values.get(name) is not None}
     left_out = {name for name, value in given.items() if value is NONE}
     given = {name: value for name, value in given.items() if value is not NONE}
     changed = [name for name in given if not _is_same(name, given[name], before)]
-    followed = {follower for name in changed for follower in FOLLOWS.get(name, ())} | left_out
+    dropped = {other for name in changed for other in DEPENDENT.get(name, ())} | left_out
     if "upscale" in left_out:
-        followed |= Upscaling.__annotations__.keys()
-    before = {name: value for name, value in before.items() if name not in followed}
+        dropped |= Upscaling.__annotations__.keys()
+    before = {name: value for name, value in before.items() if name not in dropped}
     for name in {"image", "audio"} & before.keys() - given.keys():
         if before[name] is not None:
             raise RequestError(
-                f"the clip was made with --{name}{_said_path(before[name])}: say where that is now, or leave "
-                f"it out with --no-{name}."
+                f"the clip was made with --{name}{_source_path(before[name])}: pass --{name} with the file, "
+                f"or --no-{name} to repeat it without."
             )
     inputs = {name: value for name, value in given.items() if name in ("image", "audio", "ratio")}
     arguments = metadata.arguments(before | given) | inputs if before else given
     if "prompt" not in arguments:
-        raise RequestError("say what should be seen and heard: give a prompt.")
+        raise RequestError("a prompt is required.")
     return arguments
 
 
 def _is_same(name: str, given: Any, before: dict[str, Any]) -> bool:
-    """Whether a picture or recording is the one that the clip was made with, which its size may follow."""
+    """Return whether a picture or recording is the one that the clip was made with."""
     from ..inputs.picture import digest, open_picture
     from ..inputs.recording import open_recording
 
@@ -292,7 +324,7 @@ def _is_same(name: str, given: Any, before: dict[str, Any]) -> bool:
     return bool(found == source.get("sha256"))
 
 
-def _said_path(source: Any) -> str:
+def _source_path(source: Any) -> str:
     path = source.get("path") if isinstance(source, dict) else None
     return f" {path[:200]}" if isinstance(path, str) else ""
 
@@ -303,14 +335,14 @@ def _prompt(options: argparse.Namespace) -> str | Prompt | None:
     text = options.words if options.prompt is None else options.prompt
     if "-" in (text, options.prompt_file):
         if sys.stdin is None:
-            raise RequestError("standard input is closed: give the prompt in words.")
+            raise RequestError("standard input is closed: give the prompt as an argument.")
         text = _read_text(sys.stdin.buffer.read(LARGEST_PROMPT + 1), "standard input")
     elif options.prompt_file is not None:
         text = _prompt_file(expanded(options.prompt_file))
     if options.dialogue is None and options.background_sound is None:
         return text
     if text is None:
-        raise RequestError("--dialogue and --background-sound need the prompt that they belong to.")
+        raise RequestError("--dialogue and --background-sound need a prompt.")
     return Prompt(text, [Line.parse(line) for line in options.dialogue or ()], options.background_sound)
 
 
@@ -328,46 +360,46 @@ def _read_text(data: bytes, where: str) -> str:
     try:
         return data.decode("utf-8-sig").strip()
     except UnicodeDecodeError as error:
-        raise RequestError(f"{where} is no text: write it in UTF-8.") from error
+        raise RequestError(f"{where} is not UTF-8 text.") from error
 
 
-def _say_what_is_kept(output: Output) -> None:
-    for path, upscale in list(output.kept.items())[-1:]:
+def _say_what_is_kept(writer: ClipWriter) -> None:
+    for path, upscale in list(writer.kept.items())[-1:]:
         command = f"upscale --to {upscale}" if upscale else "decode"
-        say(f"The latents are kept: happyhorse {command} {path}")
+        say(f"The latents were saved. Continue with: happyhorse {command} {path}")
 
 
-def _run(
+def _write(
     horse: HappyHorse,
     states: States[State],
     shown: Iterator[State],
-    output: Output,
+    writer: ClipWriter,
     options: argparse.Namespace,
 ) -> bool:
-    """Runs to the end, or as far as it gets before it is stopped; says whether it was the end. `shown` are
-    the run's `states` on their way to the person."""
+    """Write the clip; return False if it was stopped and saved as it was. `shown` are the run's `states`, as
+    they pass the progress bar."""
     latents: Latents | None = None
     try:
         for state in shown:
             latents = state.latents or latents
-            output.take(state)
+            writer.add(state)
         return True
     except KeyboardInterrupt:
         if not options.keep_stopped or latents is None:
             raise
-    say("Stopping: what there is will be decoded. Stop once more to drop it.")
-    states.close()  # nothing of it stays in memory
-    output.drop()
-    output.keep(latents)
+    say("Stopping: decoding what is there so far. Press Ctrl-C again to discard it.")
+    states.close()  # frees its memory
+    writer.discard()
+    writer.keep(latents)
     bars = Bars()
     decoded = horse.finish(latents, force=options.force, keep_frames=False, on_block=bars.on_block)
     for state in bars.over(decoded):
-        output.take(state)
+        writer.add(state)
     return False
 
 
 def previewing(states: Iterable[State], file: PreviewFile | None) -> Generator[State]:
-    """Pass the states on, and show in the file what they will look like."""
+    """Pass the states on and write their previews to the file."""
     for state in states:
         if file is not None and state.preview is not None:
             file.write(state.preview)
@@ -375,8 +407,7 @@ def previewing(states: Iterable[State], file: PreviewFile | None) -> Generator[S
 
 
 def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:
-    """Passes the states on, and says first what the run will take, and why it will not lead to the clip that
-    was there before."""
+    """Pass the states on; first show the plan, and why a repeated clip will differ from `before`."""
     from ..outputs import metadata
 
     planned = False
@@ -385,6 +416,6 @@ def noting(before: dict[str, Any], states: Iterable[State]) -> Generator[State]:
             say(str(state.plan))
         planned = True
         if before and (changes := metadata.differences(before, state.settings)):
-            say(f"Note: this will not be the same clip: {', '.join(changes)}.")
+            say(f"Note: the clip will differ: {', '.join(changes)}.")
         before = {}
         yield state

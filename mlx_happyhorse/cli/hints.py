@@ -1,21 +1,28 @@
-"""What the core suggests, in the words of the command line."""
+"""The core's arguments and suggestions as flags of the command line."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from ..errors import DoesNotFit, Suggestion
+from ..errors import DoesNotFit, HappyHorseError, Suggestion
 
-
-def worded(error: DoesNotFit, command: str) -> str:
-    """Why a run does not fit, and the flags of `command` with which it would."""
-    if error.suggestion is None:
-        return f"{error.why} {error.otherwise.replace('force it', '--force it')}"
-    return f"{error.why} With{_flags(error.suggestion, command)} it fits."
+# Where the flag is not the argument's own name.
+FLAGS = {"out": "--mlx-path", "sources": "--hf-path", "folder": "--output-dir", "recipe": "--quant-predicate"}
 
 
-def _flags(suggestion: Suggestion, command: str) -> str:
+def in_flags(error: HappyHorseError, command: str) -> str:
+    """Return an error's message with the flags of `command` for the arguments that it names."""
+    if not isinstance(error, DoesNotFit) or error.suggestion is None:
+        return error.worded(flag)
+    return f"{error.why} With{_change(error.suggestion, command)} it fits."
+
+
+def flag(name: str) -> str:
+    """Return the flag of an argument: low_ram → --low-ram."""
+    return FLAGS.get(name, f"--{name.replace('_', '-')}")
+
+
+def _change(suggestion: Suggestion, command: str) -> str:
     if suggestion.low_ram:
         return " --low-ram"
     settings = dict(suggestion.settings)
@@ -26,13 +33,11 @@ def _flags(suggestion: Suggestion, command: str) -> str:
 
 
 def _options(settings: dict[str, Any], command: str) -> str:
-    return "".join(f" {_flag(name, command)} {_value(value)}" for name, value in settings.items())
+    return "".join(f" {_option(name, command)} {_value(value)}" for name, value in settings.items())
 
 
-def _flag(name: str, command: str) -> str:
-    if command == "upscale" and name == "upscale_size":
-        return "--size"
-    return f"--{name.replace('_', '-')}"
+def _option(name: str, command: str) -> str:
+    return "--size" if command == "upscale" and name == "upscale_size" else flag(name)
 
 
 def _value(value: Any) -> str:

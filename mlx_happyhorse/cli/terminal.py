@@ -1,4 +1,4 @@
-"""What a person sees while a command runs."""
+"""Progress bars and messages, on standard error."""
 
 from __future__ import annotations
 
@@ -8,28 +8,29 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from ..runtime.waiting import KEPT
+from ..planning.stage import StageName
+from ..runtime.waiting import RESUMABLE
 
 if TYPE_CHECKING:
     from ..convert import Progress
     from ..pipeline.state import State
     from ..pipeline.writer import Saved
 
-STAGES = {
-    "text": "Reading the prompt",
-    "image": "First frame",
-    "voice": "Own voice",
-    "denoise": "Denoising",
-    "upscale": "Upscaling",
-    "picture": "Decoding picture",
-    "sound": "Decoding sound",
+LABELS = {
+    StageName.TEXT: "Encoding prompt",
+    StageName.IMAGE: "Encoding image",
+    StageName.VOICE: "Encoding voice",
+    StageName.DENOISE: "Denoising",
+    StageName.UPSCALE: "Upscaling",
+    StageName.PICTURE: "Decoding video",
+    StageName.SOUND: "Decoding sound",
 }
-BAR = "{desc:<18} {bar:20} {n:.3g}/{total_fmt}, {elapsed} gone{postfix}"
-BYTES_BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} gone, {remaining} left"
+BAR = "{desc:<18} {bar:20} {n:.3g}/{total_fmt}, {elapsed} elapsed{postfix}"
+BYTES_BAR = "{desc:<18} {bar:20} {n_fmt}/{total_fmt}, {rate_fmt}, {elapsed} elapsed, {remaining} left"
 
 
 class Terminal:
-    """Standard error, closed or not: nobody reading any more must not end a run of hours."""
+    """Standard error; a closed one must not end a run of hours."""
 
     encoding = getattr(sys.stderr, "encoding", "ascii")
 
@@ -49,19 +50,19 @@ TERMINAL = Terminal()
 
 
 def say(message: str) -> None:
-    """Writes a line, above the bars where there are some."""
+    """Write a line, above the progress bars."""
     from tqdm import tqdm
 
     tqdm.write(printable(message), file=TERMINAL)
 
 
 def printable(text: str) -> str:
-    """Without what would steer the terminal: names and settings may come from anybody."""
+    """Replace control characters: names and settings may come from anybody."""
     return "".join(c if c.isprintable() or c == "\n" else "?" for c in text)
 
 
 def say_saved(saved: Saved, started: float) -> None:
-    """Say what was made since `started`, on time.monotonic()'s clock."""
+    """Report a saved clip, made since `started` of time.monotonic()."""
     from ..geometry import FPS
 
     frames, height, width = saved.shape
@@ -72,7 +73,7 @@ def say_saved(saved: Saved, started: float) -> None:
 
 
 class Bars:
-    """A bar for every stage of a run, which moves at every block, with what is left of the whole run."""
+    """A progress bar for each stage of a run; it moves at every block and shows the time left."""
 
     def __init__(self) -> None:
         self.bar: Any = None
@@ -83,7 +84,7 @@ class Bars:
             self.bar.update(self.step + done / of - self.bar.n)
 
     def over(self, states: Iterable[State]) -> Iterator[State]:
-        """Pass the states on."""
+        """Pass the states on, and show them."""
         try:
             for state in states:
                 self._show(state)
@@ -96,11 +97,11 @@ class Bars:
 
         from ..planning.plan import duration
 
-        label = STAGES[state.stage]
+        label = LABELS[state.stage]
         if self.bar is None or not self.bar.desc.startswith(label):
             self._close()
             self.bar = tqdm(desc=label, total=state.steps, bar_format=BAR, file=TERMINAL)
-        left = f"{duration(state.seconds_left)} left in all, {size(state.memory)} held"
+        left = f"{duration(state.seconds_left)} left, {size(state.memory)} in use"
         self.bar.set_postfix_str(left, refresh=False)
         self.step = state.step
         self.bar.update(state.step - self.bar.n)
@@ -112,7 +113,7 @@ class Bars:
 
 
 def size(count: float) -> str:
-    """Bytes as a person reads them."""
+    """Format a number of bytes: 12.3 MB."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
             return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
@@ -122,14 +123,14 @@ def size(count: float) -> str:
 
 @contextmanager
 def counting_bytes(label: str, total: int | None) -> Iterator[Callable[[int], None]]:
-    """A bar of bytes, and the function that moves it on."""
+    """Show a progress bar of bytes; yield the function that advances it."""
     with _bytes_bar(label, total) as bar:
         yield lambda count: bar.update(count)
 
 
 @contextmanager
 def converting() -> Iterator[Callable[[Progress], None]]:
-    """A bar of the sources' bytes, which names the component in hand; it begins when the work does."""
+    """Show a progress bar of the sources' bytes, labelled with the current component."""
     from tqdm import tqdm
 
     bar: tqdm | None = None
@@ -152,7 +153,7 @@ def converting() -> Iterator[Callable[[Progress], None]]:
 
 @contextmanager
 def fetching() -> Iterator[Callable[[int, int], None]]:
-    """A bar of a Hub repo's bytes; it begins when some are to be fetched."""
+    """Show a progress bar of a Hub repo's bytes, if there are any to download."""
     bar: Any = None
 
     def show(done: int, total: int) -> None:
@@ -172,11 +173,11 @@ def fetching() -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """Says of an interrupted command that it can be resumed."""
+    """Add to an interruption that the command can be resumed."""
     try:
         yield
     except KeyboardInterrupt as stop:
-        raise KeyboardInterrupt(KEPT) from stop
+        raise KeyboardInterrupt(RESUMABLE) from stop
 
 
 def _bytes_bar(label: str, total: int | None) -> Any:

@@ -12,9 +12,9 @@ from typing import Any, Self, TypedDict
 from PIL import Image
 
 from ..errors import RequestError
-from ..geometry import FPS
+from ..geometry import GRID, Geometry
 from ..notes import note
-from .picture import GRID, LONGEST, base_size, other_side, shaped
+from .picture import LONGEST, base_size, other_side, shaped
 from .prompts import NEGATIVE_PROMPT, Prompt
 from .recording import MAX_SECONDS, Recording
 
@@ -129,8 +129,8 @@ class Request:
             )
 
     @property
-    def avoided(self) -> dict[str, str]:
-        """What the stages "denoise" and "upscale" are guided away from, if they are."""
+    def negative_prompts(self) -> dict[str, str]:
+        """The negative prompt of "denoise" and of "upscale", where these are guided."""
         texts = {}
         if self.guidance > 1:
             texts["denoise"] = self.negative_prompt
@@ -140,22 +140,23 @@ class Request:
         return texts
 
     @property
-    def frames(self) -> int:
-        return 4 * self.latent_shapes[0][0] - 3
+    def prompts(self) -> list[str]:
+        """All prompts that the text encoder reads, without repetition."""
+        return list(dict.fromkeys([self.prompt, *self.negative_prompts.values()]))
 
     @property
-    def sounds(self) -> int:
-        """Latents of the audio, 25 a second."""
-        return round(self.seconds * FPS) + 1
+    def geometry(self) -> Geometry:
+        """The sizes of the base stage."""
+        return Geometry.of(self.width, self.height, self.seconds)
 
     @property
-    def latent_shapes(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Video (frames, h, w) and audio (n,), without channels."""
-        return ((self.sounds - 1) // 4 + 1, self.height // 16, self.width // 16), (self.sounds,)
+    def final_geometry(self) -> Geometry:
+        """The sizes of the clip, after upscaling."""
+        return self.geometry.resized(self.final_size)
 
     @property
     def final_size(self) -> tuple[int, int]:
-        """Width and height after upscaling."""
+        """Width and height of the clip, after upscaling."""
         if self.upscale is None:
             return self.width, self.height
         if self.upscale_size is not None:

@@ -1,25 +1,22 @@
-"""Times a model on this machine, stage by stage: a cold run, and warm ones after it."""
+"""Benchmark a model on this machine, stage by stage: a cold run, then warm ones."""
 
 from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import RequestError
 from ..outputs import metadata
-from ..outputs.mp4 import Mp4Writer
 from ..planning.hardware import GB
 from ..planning.plan import Plan, duration
-from .progress import record_saving
-
-if TYPE_CHECKING:
-    from .happyhorse import HappyHorse
-    from .state import State
+from ..planning.stage import StageName
+from .happyhorse import HappyHorse
+from .state import State
+from .writer import ClipWriter
 
 PROMPT = (
     "A woman in a red coat stands on a beach in the morning, faces the camera and speaks calmly while waves "
@@ -29,8 +26,8 @@ PROMPT = (
 
 @dataclass(frozen=True)
 class Result:
-    """What a stage took: seconds of the first run, and the shortest of the later ones; bytes at its peak,
-    as MLX counts them; and both as planned before the first run."""
+    """One stage: seconds of the cold run and of the fastest warm one, bytes at its peak, as MLX counts them,
+    and both as planned before the first run."""
 
     stage: str
     cold: float
@@ -42,7 +39,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """`tokens` are those of the sequence that is denoised, as far as they are known beforehand."""
+    """The results of a benchmark; `tokens` are the video and audio tokens of the base stage."""
 
     chip: str
     memory: int
@@ -58,11 +55,11 @@ class Report:
 
     @property
     def seconds(self) -> float:
-        """Of a warm run."""
+        """Seconds of a warm run."""
         return sum(stage.warm for stage in self.stages)
 
     def __str__(self) -> str:
-        """One line to share."""
+        """Return one line to share."""
         width, height = self.size
         parts = ", ".join(f"{stage.stage} {stage.warm:.1f}" for stage in self.stages)
         peak = max(stage.bytes for stage in self.stages) / GB
@@ -84,63 +81,47 @@ class Report:
         return json.dumps(asdict(self), indent=2)
 
 
-def bench(
-    horse: HappyHorse,
-    settings: dict[str, Any],
-    runs: int,
-    show: Callable[[Iterable[State]], Iterable[State]],
-    force: bool = False,
-) -> Report:
-    """Makes the clip `runs` times, at least twice, into a file that is thrown away. `show` passes the states
-    of a run on. Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
+Show = Callable[[Iterable[State]], Iterable[State]]  # passes the states of a run on
+
+
+def bench(horse: HappyHorse, settings: dict[str, Any], runs: int, show: Show, force: bool = False) -> Report:
+    """Make the clip `runs` times, at least twice, in a temporary folder.
+
+    Raises RequestError for fewer runs, and what HappyHorse.stream raises."""
     if runs < 2:
-        raise RequestError(f"it takes two runs, a cold and a warm one, not {runs}.")
-    texts = {PROMPT, *horse.request(PROMPT, **settings).avoided.values()}
-    horse.forget_texts(texts)
-    plan, found = horse.plan(PROMPT, keep_frames=False, **settings), []
+        raise RequestError(f"a benchmark needs a cold and a warm run: at least 2 runs, not {runs}.")
+    prompts = horse.request(PROMPT, **settings).prompts
+    horse.forget_texts(prompts)
+    plan, results = horse.plan(PROMPT, keep_frames=False, **settings), []
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(runs):
-            horse.forget_texts(texts)
-            found.append(_run(horse, settings, Path(folder) / "clip.mp4", show, force))
+            horse.forget_texts(prompts)
+            results.append(_run(horse, settings, Path(folder) / "clip.mp4", show, force))
     stages = []
     for stage in plan.stages:
-        times = [run[stage.name][0] for run in found]
-        peak = max(run[stage.name][1] for run in found)
+        times = [run[stage.name][0] for run in results]
+        peak = max(run[stage.name][1] for run in results)
         stages.append(Result(stage.name, times[0], min(times[1:]), peak, stage.seconds, stage.bytes))
     return _report(horse, plan, tuple(stages))
 
 
 def _run(
-    horse: HappyHorse,
-    settings: dict[str, Any],
-    file: Path,
-    show: Callable[[Iterable[State]], Iterable[State]],
-    force: bool,
+    horse: HappyHorse, settings: dict[str, Any], file: Path, show: Show, force: bool
 ) -> dict[str, tuple[float, int]]:
-    """By stage: seconds and bytes."""
-    states = horse.stream(PROMPT, keep_frames=False, seed=0, force=force, **settings)
-    film: Mp4Writer | None = None
-    saving = 0.0
-    for state in show(states):
-        started = time.monotonic()
-        if state.sound is not None:
-            film = Mp4Writer(file, state.sound, state.settings)
-        if state.frames is not None and film is not None:
-            film.add(state.frames)
-            saving += time.monotonic() - started
-        taken = state.taken
-    assert film is not None
-    started = time.monotonic()
-    film.save()
-    film.drop()
-    saving += time.monotonic() - started
-    record_saving(film.pixels, saving)
-    return {x.stage: (x.seconds, x.bytes) for x in taken} | {"save": (saving, 0)}
+    """Return seconds and peak bytes by stage."""
+    writer = ClipWriter(str(file))
+    try:
+        for state in show(horse.stream(PROMPT, keep_frames=False, seed=0, force=force, **settings)):
+            writer.add(state)
+        saved = writer.save()
+    finally:
+        writer.discard()
+    taken: dict[str, tuple[float, int]] = {x.stage: (x.seconds, x.bytes) for x in state.taken}
+    return taken | {StageName.SAVE: (saved.seconds, 0)}
 
 
 def _report(horse: HappyHorse, plan: Plan, stages: tuple[Result, ...]) -> Report:
     request = plan.request
-    frames, height, width = request.latent_shapes[0]
     return Report(
         chip=plan.machine.name,
         memory=plan.machine.memory,
@@ -149,8 +130,8 @@ def _report(horse: HappyHorse, plan: Plan, stages: tuple[Result, ...]) -> Report
         bits=horse.bits,
         low_ram=plan.low_ram,
         size=request.final_size,
-        frames=request.frames,
+        frames=request.geometry.frames,
         steps=request.steps,
-        tokens=frames * (height // 2) * (width // 2) + request.sounds,
+        tokens=request.geometry.video_tokens + request.geometry.audio_latents,
         stages=stages,
     )

@@ -1,4 +1,4 @@
-"""Latents → a small picture of what they will become, by a linear map instead of the decoder.
+"""Latents → a small preview of the clip, by a linear map instead of the decoder.
 
 Latents are nearly linear in colour: an affine map from a cell's 48 channels to the mean colour of its 16×16
 pixels, fitted by least squares to what the model's own decoder makes, shows shapes and colours at every step.
@@ -18,16 +18,16 @@ import numpy as np
 from PIL import Image
 
 from ..errors import RequestError
-from ..files import expanded, home, written_beside
+from ..files import atomic_write, expanded, home
 from ..geometry import CELL, CHUNK, FPS
 from ..notes import note
 
-RIDGE = 0.1  # of a channel's mean square: where colours do not follow, the mean colour is shown
-DECAY = 0.7  # what earlier clips count for after each later one
-MOST_CELLS = 50_000  # of a clip that are looked at
+RIDGE = 0.1  # of a channel's mean square: where colours do not depend on latents, the mean colour is shown
+DECAY = 0.7  # weight of earlier clips after each later one
+MAX_CELLS = 50_000  # of one clip, evenly spread
 RATE = FPS / CHUNK  # latent frames a second
 LONG_SIDE = 448  # pixels of a preview's image
-SEEN = (3, 16, 16)  # the noise that a map is first fitted to: latent frames, rows, columns
+NOISE = (3, 16, 16)  # that a map is first fitted to: latent frames, rows, columns
 STILLS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 Decode = Callable[[mx.array], Iterator[mx.array]]  # latents (n, h, w, 48) → uint8 frames, 4n - 3 in all
@@ -35,20 +35,20 @@ Decode = Callable[[mx.array], Iterator[mx.array]]  # latents (n, h, w, 48) → u
 
 @dataclass
 class Preview:
-    """The map of one decoder: sums of squares `gram` (channels + 1, channels + 1) and of products with
-    colours `cross` (channels + 1, 3), from which its coefficients follow."""
+    """The map of one decoder, as the sums of its least squares problem: `gram` (channels + 1, channels + 1)
+    of the latents' products, `cross` (channels + 1, 3) of their products with colours."""
 
     gram: np.ndarray
     cross: np.ndarray
 
     @classmethod
     def of(cls, decoder: str, channels: int, decode: Decode) -> Preview:
-        """The map that is kept for a decoder, by its weights' fingerprint; else one fitted to what it makes
-        of noise, and kept."""
+        """Return the cached map of a decoder, by its weights' fingerprint; else fit one to decoded noise and
+        cache it."""
         if (kept := load(decoder, channels)) is not None:
             return kept
         preview = cls(np.zeros((channels + 1, channels + 1)), np.zeros((channels + 1, 3)))
-        latents = np.random.default_rng(0).standard_normal((*SEEN, channels)).astype(np.float32)
+        latents = np.random.default_rng(0).standard_normal((*NOISE, channels)).astype(np.float32)
         colours = Colours()
         for frames in decode(mx.array(latents)):
             colours.add(np.array(frames))
@@ -57,15 +57,15 @@ class Preview:
         return preview
 
     def learn(self, latents: np.ndarray, colours: Colours) -> None:
-        """Improve the map by a clip: latents (n, h, w, channels), and the colours of its 4n - 3 frames."""
+        """Improve the map by a clip's latents (n, h, w, channels) and the colours of its 4n - 3 frames."""
         cells, seen = _cells(latents), colours.of_latents().reshape(-1, 3)
-        every = max(len(cells) // MOST_CELLS, 1)
+        every = max(len(cells) // MAX_CELLS, 1)
         cells, seen = cells[::every], seen[::every]
         self.gram = DECAY * self.gram + cells.T @ cells
         self.cross = DECAY * self.cross + cells.T @ seen
 
     def render(self, latents: np.ndarray) -> np.ndarray:
-        """Latents (n, h, w, channels) → their colours (n, h, w, 3) uint8."""
+        """Return the colours (n, h, w, 3) uint8 of latents (n, h, w, channels)."""
         squares = np.diag(self.gram).copy()
         squares[-1] = 0  # the constant is the mean colour
         ridge = np.diag(np.where(squares > 0, RIDGE * squares.mean(), 0))
@@ -74,34 +74,34 @@ class Preview:
         return np.clip(np.round(colours), 0, 255).astype(np.uint8).reshape(*latents.shape[:3], 3)
 
     def save(self, decoder: str) -> None:
-        """Keep the map. A disk that cannot be written is no reason to fail."""
+        """Cache the map. A disk that cannot be written to is ignored."""
         with suppress(OSError):
             _file(decoder).parent.mkdir(parents=True, exist_ok=True)
-            with written_beside(_file(decoder)) as beside, beside.open("wb") as file:
+            with atomic_write(_file(decoder)) as beside, beside.open("wb") as file:
                 np.savez(file, gram=self.gram, cross=self.cross)
 
 
 class Colours:
-    """The mean colour of each cell of a clip's frames, collected as they are decoded."""
+    """The mean colour of each latent's pixels, collected as frames are decoded."""
 
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
 
     def add(self, frames: np.ndarray) -> None:
-        """Frames (some, height, width, 3) uint8."""
+        """Add the next frames (some, height, width, 3) uint8."""
         count, height, width, _ = frames.shape
         blocks = frames.reshape(count, height // CELL, CELL, width // CELL, CELL, 3)
         self.rows.extend(blocks.mean((2, 4), dtype=np.float32))
 
     def of_latents(self) -> np.ndarray:
-        """(n, h, w, 3) of 4n - 3 frames: the first frame's, then the means of four at a time."""
+        """Return (n, h, w, 3) of 4n - 3 frames: the first one's, then the mean of each four."""
         frames = np.stack(self.rows)
         later = frames[1:].reshape(-1, 4, *frames.shape[1:]).mean(1)
         return np.concatenate([frames[:1], later])
 
 
 def load(decoder: str, channels: int) -> Preview | None:
-    """The map that is kept for a decoder; None if there is none, or if it is damaged."""
+    """Return the cached map of a decoder; None if there is none or it is damaged."""
     try:
         with np.load(_file(decoder), allow_pickle=False) as kept:
             preview = Preview(kept["gram"], kept["cross"])
@@ -113,7 +113,7 @@ def load(decoder: str, channels: int) -> Preview | None:
 
 
 def encode_webp(frames: np.ndarray) -> bytes:
-    """Colours (n, h, w, 3) → a WebP image large enough to look at, which plays where n > 1."""
+    """Encode colours (n, h, w, 3) as an enlarged WebP image, animated where n > 1."""
     first, *rest = [_enlarged(frame) for frame in frames]
     data = io.BytesIO()
     options = {"save_all": True, "append_images": rest, "duration": round(1000 / RATE), "loop": 0}
@@ -122,22 +122,22 @@ def encode_webp(frames: np.ndarray) -> bytes:
 
 
 class PreviewFile:
-    """A file that shows the newest preview: an animated .webp, or a .png or .jpg of the clip's middle."""
+    """A file with the latest preview: an animated .webp, or a .png or .jpg of the middle frame."""
 
     def __init__(self, path: str | Path):
-        """Raises RequestError for other endings, and for a folder that is not there."""
+        """Raise RequestError for other endings, and for a folder that does not exist."""
         self.path, self.failed = expanded(path), False
         if self.path.suffix.lower() not in (".webp", *STILLS):
-            raise RequestError(f"{path}: a preview is .webp (moving), .png or .jpg (a still).")
+            raise RequestError(f"{path}: a preview is a .webp (animated), .png or .jpg file.")
         if not self.path.parent.is_dir():
-            raise RequestError(f"the folder {self.path.parent} does not exist: make it, or choose another.")
+            raise RequestError(f"the folder {self.path.parent} does not exist: create it, or choose another.")
 
     def write(self, frames: np.ndarray) -> None:
-        """Replace what it shows. A disk that cannot be written is noted once, and ends no run."""
+        """Replace the preview. A disk that cannot be written to is noted once, and the run goes on."""
         if self.failed:
             return
         try:
-            with written_beside(self.path) as beside:
+            with atomic_write(self.path) as beside:
                 beside.write_bytes(self._encoded(frames))
         except OSError as error:
             self.failed = True
@@ -159,7 +159,7 @@ def _enlarged(frame: np.ndarray) -> Image.Image:
 
 
 def _cells(latents: np.ndarray) -> np.ndarray:
-    """(cells, channels + 1), the last a constant."""
+    """Flatten latents to (cells, channels + 1), the last column being 1."""
     flat = latents.reshape(-1, latents.shape[-1]).astype(np.float64)
     return np.concatenate([flat, np.ones((len(flat), 1))], axis=1)
 

@@ -1,4 +1,4 @@
-"""A run while it lasts: what its stages take, beside what was planned, and how long is left."""
+"""A run's states with what its stages took, and the seconds that are left."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ import mlx.core as mx
 
 from ..planning import timings
 from ..planning.hardware import this_machine
-from ..planning.plan import SAVING, Plan, Stage
+from ..planning.plan import Plan, StagePlan
+from ..planning.planner import SAVING
+from ..planning.stage import StageName
 from ..planning.timings import Timing
-from .state import State, Taken
+from .state import StageStats, State
 
 
 @dataclass
-class Progress:
-    """Of a stage: the step it is after, what it took until now, and where it was after its first state."""
+class StageProgress:
+    """A stage after `step` of `steps`: its seconds and peak bytes so far, and step and seconds at its first
+    state."""
 
     step: int = 0
     steps: int = 1
@@ -31,13 +34,15 @@ class Progress:
         self.bytes = max(self.bytes, bytes)
         self.first = self.first or (self.step, self.seconds)
 
-    def left(self, planned: Stage) -> float:
-        """Seconds, by the steps after the first one, which takes longer: weights are read, and a frame goes
-        through the whole decoder before it shows. The first of few tells more than a plan."""
+    def left(self, planned: StagePlan) -> float:
+        """Return the seconds left, from the steps after the first.
+
+        The first takes longer: weights are read, and a frame passes the whole decoder before it shows. Where
+        it is the only one so far it still tells more than the plan."""
         step, seconds = self.first or (0, 0.0)
         if self.step > step:
             pace = (self.seconds - seconds) / (self.step - step)
-        elif self.step and planned.name != "picture":
+        elif self.step and planned.name != StageName.PICTURE:
             pace = self.seconds / self.step
         else:
             pace = planned.seconds / self.steps
@@ -45,9 +50,8 @@ class Progress:
 
 
 def observed(states: Iterator[State], plan: Plan) -> Generator[State, None, None]:
-    """Passes a run's states on with what its stages took and how many seconds are left; records the times
-    of those that were finished, so that the next plan is better."""
-    seen: defaultdict[str, Progress] = defaultdict(Progress)
+    """Pass a run's states on, with statistics and the seconds left; record the times of a finished run."""
+    seen: defaultdict[str, StageProgress] = defaultdict(StageProgress)
     started = time.monotonic()
     mx.reset_peak_memory()
     for state in states:
@@ -56,7 +60,7 @@ def observed(states: Iterator[State], plan: Plan) -> Generator[State, None, None
         progress.step, progress.steps = state.step, state.steps
         if state.step:
             progress.add(now - started, mx.get_peak_memory())
-        state.taken = tuple(Taken(name, p.seconds, p.bytes) for name, p in seen.items() if p.first)
+        state.taken = tuple(StageStats(StageName(s), p.seconds, p.bytes) for s, p in seen.items() if p.first)
         state.seconds_left = sum(seen[stage.name].left(stage) for stage in plan.stages)
         state.memory, state.plan = mx.get_active_memory(), plan
         yield state
@@ -69,5 +73,5 @@ def observed(states: Iterator[State], plan: Plan) -> Generator[State, None, None
 
 
 def record_saving(pixels: int, seconds: float) -> None:
-    """How long it took to write a clip of so many pixels."""
+    """Record the seconds that it took to encode a clip of so many pixels."""
     timings.record(this_machine().name, [Timing(SAVING, pixels, seconds)])

@@ -1,158 +1,154 @@
-"""One clip in the making, stage by stage."""
+"""One run: its stages, one after the other."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import mlx.core as mx
 import numpy as np
-from PIL import Image
 
-from ..diffusion.checks import Contrast, check_latents, check_sound
+from ..diffusion.checks import Contrast, check_audio, check_latents
 from ..diffusion.sampling import Draw, Step, draw_from
+from ..geometry import pixel_frames
 from ..inputs.picture import fit_picture
-from ..inputs.recording import Recording
-from ..inputs.request import Request, Upscaling
+from ..inputs.request import Upscaling
 from ..models.blocks import OnBlock
 from ..outputs.clip import Clip
 from ..outputs.latents import Latents
 from ..planning.plan import Plan
+from ..planning.stage import StageName
+from .order import Order
 from .preview import Colours
+from .stages import Stages
 from .state import State
 
-if TYPE_CHECKING:
-    from .happyhorse import HappyHorse
+BEFORE_UPSCALING = "before upscaling"  # a run stopped there can still become the clip that was asked for
+UPSCALING_SEED = 2**63  # added to the seed: upscaling gives the same at once and from kept latents
+
+T = TypeVar("T")
+StateGenerator = Generator[State, None, T]  # yields its states and returns its result
 
 
 @dataclass
 class Texts:
-    """Features (tokens, 3584) of the prompt, and by stage of what it is guided away from."""
+    """Features (tokens, 3584) of the prompt, and by stage of its negative prompt."""
 
     prompt: mx.array
     negative: dict[str, mx.array]
 
 
-BEFORE_UPSCALING = "before upscaling"  # where a run was stopped that can still become what was asked for
-
-T = TypeVar("T")
-Stages = Generator[State, None, T]  # shows its states and returns what it made
-
-
 class Run:
-    """The stages of a run. Each shows how far it is and returns what it made; no network outlives it."""
+    """The stages of a run. Each yields its states and returns its result; its network is freed at its end."""
 
     def __init__(
         self,
-        horse: HappyHorse,
-        request: Request,
+        stages: Stages,
+        order: Order,
         settings: dict[str, Any],
         draw: Draw | None,
         plan: Plan,
         on_block: OnBlock,
         preview: bool = False,
     ):
-        """`draw` takes the place of the seed's noise, of which upscaling has its own, so that it gives
-        the same at once or later."""
+        """`settings` are the clip's; `draw` replaces the random numbers of the seed."""
+        self.stages, self.order, self.settings, self.on_block = stages, order, settings, on_block
+        self.request = order.request
         self.streamed = {stage.name for stage in plan.stages if stage.streamed}
-        self.keep_frames = plan.inputs.keep_frames
-        self.horse, self.request, self.settings, self.on_block = horse, request, settings, on_block
-        self.preview = horse.preview() if preview else None
-        self.draw = draw or draw_from(mx.random.key(request.seed))
-        self.draw_upscaling = draw or draw_from(mx.random.key((request.seed + 2**63) % 2**64))
+        self.preview = stages.preview() if preview else None
+        seed = self.request.seed
+        self.draw = draw or draw_from(mx.random.key(seed))
+        self.draw_upscaling = draw or draw_from(mx.random.key((seed + UPSCALING_SEED) % 2**64))
 
-    def generate(self, picture: Image.Image | None, recording: Recording | None) -> Stages[None]:
-        text = yield from self._read_prompts("denoise", "upscale")
-        latents = yield from self._denoise(text, picture, recording)
+    def states(self) -> StateGenerator[None]:
+        """Yield the states of all stages, from the order's first one on."""
+        if self.order.begin == StageName.SOUND:
+            assert self.order.latents is not None
+            yield from self._decode(self.order.latents)
+            return
+        kept = self.order.latents
+        guided = [StageName.UPSCALE] if kept is not None else [StageName.DENOISE, StageName.UPSCALE]
+        text = yield from self._encode_prompts(guided)
+        latents = kept if kept is not None else (yield from self._denoise(text))
         if self.request.upscale is not None:
             latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
+        yield from self._decode(latents)
 
-    def upscale(self, latents: Latents) -> Stages[None]:
-        text = yield from self._read_prompts("upscale")
-        latents = yield from self._upscale(text, latents)
-        yield from decode(self.horse, latents, self.keep_frames, self.on_block)
-
-    def _state(self, stage: str, step: int, steps: int, latents: Latents | None = None) -> State:
+    def _state(self, stage: StageName, step: int, steps: int, latents: Latents | None = None) -> State:
         state = State(stage, step, steps, self.settings, latents)
         if self.preview is not None and latents is not None and step:
             state.preview = self.preview.render(np.array(latents.video))
         return state
 
-    def _read_prompts(self, *stages: str) -> Stages[Texts]:
-        """The features of the prompt, and of what the stages avoid."""
-        avoided = self.request.avoided
-        used = [self.request.prompt, *(avoided[stage] for stage in stages if stage in avoided)]
-        prompts = list(dict.fromkeys(used))
-        yield self._state("text", 0, 1)
-        features = dict(zip(prompts, self.horse.encode_texts(prompts, self.on_block), strict=True))
-        yield self._state("text", 1, 1)
-        negative = {stage: features[avoided[stage]] for stage in stages if stage in avoided}
-        return Texts(features[self.request.prompt], negative)
+    def _encode_prompts(self, guided: list[StageName]) -> StateGenerator[Texts]:
+        negative = {s: text for s, text in self.request.negative_prompts.items() if s in guided}
+        prompts = list(dict.fromkeys([self.request.prompt, *negative.values()]))
+        yield self._state(StageName.TEXT, 0, 1)
+        features = dict(zip(prompts, self.stages.encode_texts(prompts, self.on_block), strict=True))
+        yield self._state(StageName.TEXT, 1, 1)
+        return Texts(features[self.request.prompt], {s: features[text] for s, text in negative.items()})
 
-    def _first_frame(self, picture: Image.Image | None, width: int, height: int) -> Stages[mx.array | None]:
+    def _encode_picture(
+        self, latents: Latents | None, size: tuple[int, int]
+    ) -> StateGenerator[mx.array | None]:
+        picture = self.order.picture if latents is None else latents.picture
         if picture is None:
             return None
-        yield self._state("image", 0, 1)
-        latent = self.horse.encode_image(mx.array(fit_picture(picture, width, height)))
-        yield self._state("image", 1, 1)
+        yield self._state(StageName.IMAGE, 0, 1)
+        latent = self.stages.encode_image(mx.array(fit_picture(picture, *size)))
+        yield self._state(StageName.IMAGE, 1, 1)
         return latent
 
-    def _start(self, recording: Recording | None) -> Stages[tuple[mx.array, mx.array]]:
-        """Noise for the video, and for the audio either that or the recording's latents."""
-        video_shape, (sounds,) = self.request.latent_shapes
-        video_channels, audio_channels = self.horse.latent_channels
-        audio = self.draw((sounds, audio_channels))
+    def _noise(self) -> StateGenerator[tuple[mx.array, mx.array]]:
+        """Return the noise to start from: video, and audio, or the recording's latents in its place."""
+        geometry, recording = self.request.geometry, self.order.recording
+        video_channels, audio_channels = self.stages.latent_channels
+        audio = self.draw((geometry.audio_latents, audio_channels))
         if recording is not None:
-            yield self._state("voice", 0, 1)
-            audio = self.horse.encode_audio(mx.array(recording.samples(sounds)), audio)
-            yield self._state("voice", 1, 1)
-        return self.draw((*video_shape, video_channels)), audio
+            yield self._state(StageName.VOICE, 0, 1)
+            samples = mx.array(recording.samples(geometry.audio_latents))
+            audio = self.stages.encode_audio(samples, audio)
+            yield self._state(StageName.VOICE, 1, 1)
+        return self.draw((*geometry.video_shape, video_channels)), audio
 
-    def _denoise(
-        self, text: Texts, picture: Image.Image | None, recording: Recording | None
-    ) -> Stages[Latents]:
-        request = self.request
-        video, audio = yield from self._start(recording)
-        image = yield from self._first_frame(picture, request.width, request.height)
+    def _denoise(self, text: Texts) -> StateGenerator[Latents]:
+        request, recording = self.request, self.order.recording
+        video, audio = yield from self._noise()
+        image = yield from self._encode_picture(None, request.geometry.size)
         latents = Latents(
             video,
             audio,
             self.settings | {"upscale": None, "upscale_size": None},
-            picture,
-            None if recording is None else recording.soundtrack(request.frames),
+            self.order.picture,
+            None if recording is None else recording.soundtrack(request.geometry.frames),
         )
-        yield self._state("denoise", 0, request.steps)
-        for step in self.horse.denoise(
+        yield self._state(StageName.DENOISE, 0, request.steps)
+        for step in self.stages.denoise(
             text.prompt,
             video,
             audio,
             steps=request.steps,
-            negative_text=text.negative.get("denoise"),
+            negative_text=text.negative.get(StageName.DENOISE),
             guidance=request.guidance,
             image=image,
             keep_audio=recording is not None,
             draw=self.draw,
-            low_ram="denoise" in self.streamed,
+            low_ram=StageName.DENOISE in self.streamed,
             on_block=self.on_block,
         ):
-            self._check("denoise", "transformer", step, recording is not None)
-            after = _after("denoise", step, replace(latents, audio=step.clean_audio))
-            yield self._state("denoise", step.index, step.steps, after)
+            self._check(StageName.DENOISE, "transformer", step, recording is not None)
+            after = _after(StageName.DENOISE, step, replace(latents, audio=step.clean_audio))
+            yield self._state(StageName.DENOISE, step.index, step.steps, after)
         return after
 
-    def _check(self, stage: str, component: str, step: Step, sound_given: bool) -> None:
-        made = [step.video, step.clean_video, *([] if sound_given else [step.audio])]
-        check_latents(f"{stage} step {step.index}", *made, dtype=self.horse.computed_in(component))
-
-    def _upscale(self, text: Texts, latents: Latents) -> Stages[Latents]:
+    def _upscale(self, text: Texts, latents: Latents) -> StateGenerator[Latents]:
         request = self.request
         width, height = request.final_size
-        image = yield from self._first_frame(latents.picture, width, height)
+        image = yield from self._encode_picture(latents, request.final_size)
         not_yet = replace(latents, settings=latents.settings | {"stopped": BEFORE_UPSCALING})
-        yield self._state("upscale", 0, request.upscale_steps, not_yet)
-        for step in self.horse.upscale(
+        yield self._state(StageName.UPSCALE, 0, request.upscale_steps, not_yet)
+        for step in self.stages.upscale(
             text.prompt,
             latents.video,
             latents.audio,
@@ -160,56 +156,64 @@ class Run:
             width=width,
             height=height,
             steps=request.upscale_steps,
-            negative_text=text.negative.get("upscale"),
+            negative_text=text.negative.get(StageName.UPSCALE),
             guidance=request.upscale_guidance,
             image=image,
             align_corners=request.align_corners,
             draw=self.draw_upscaling,
-            low_ram="upscale" in self.streamed,
+            low_ram=StageName.UPSCALE in self.streamed,
             on_block=self.on_block,
         ):
-            self._check("upscale", f"upscaler_{request.upscale}", step, True)
-            after = _after("upscale", step, replace(latents, settings=self.settings))
-            yield self._state("upscale", step.index, step.steps, after)
+            self._check(StageName.UPSCALE, f"upscaler_{request.upscale}", step, audio_given=True)
+            after = _after(StageName.UPSCALE, step, replace(latents, settings=self.settings))
+            yield self._state(StageName.UPSCALE, step.index, step.steps, after)
         return after
 
+    def _check(self, stage: StageName, component: str, step: Step, audio_given: bool) -> None:
+        made = [step.video, step.clean_video, *([] if audio_given else [step.audio])]
+        check_latents(f"{stage} step {step.index}", *made, dtype=self.stages.computed_in(component))
 
-def decode(horse: HappyHorse, latents: Latents, keep_frames: bool, on_block: OnBlock) -> Stages[None]:
-    """The last two stages, sound and picture. Without `keep_frames` no clip is put together of them."""
-    settings, total = latents.settings, 4 * len(latents.video) - 3
-    if settings.get("upscale") is None:  # whatever is to be done with its latents later
-        settings = settings | dict.fromkeys(Upscaling.__annotations__)
-    yield State("sound", 0, 1, settings, latents)
-    sound = latents.soundtrack
-    if sound is None:
-        sound = np.array(horse.decode_audio(latents.audio, on_block))
-        check_sound(sound)
-    yield State("sound", 1, 1, settings, latents, sound=sound)
-    yield State("picture", 0, total, settings, latents)
-    kept: np.ndarray | None = None
-    contrast, count = Contrast(), 0
-    preview, colours = horse.kept_preview(), Colours()
-    for window in horse.decode_video(latents.video):
-        mx.eval(window)
-        frames = np.array(window)
-        contrast.see(frames)
-        if preview is not None:
-            colours.add(frames)
-        count += len(frames)
-        if keep_frames:
-            kept = np.empty((total, *frames.shape[1:]), np.uint8) if kept is None else kept
-            kept[count - len(frames) : count] = frames
-        clip = None
-        if count == total:
-            contrast.check()
+    def _decode(self, latents: Latents) -> StateGenerator[None]:
+        settings = latents.settings
+        if settings.get("upscale") is None:  # its latents may have been kept to be upscaled later
+            settings = settings | dict.fromkeys(Upscaling.__annotations__)
+        yield State(StageName.SOUND, 0, 1, settings, latents)
+        sound = latents.soundtrack
+        if sound is None:
+            sound = np.array(self.stages.decode_audio(latents.audio, self.on_block))
+            check_audio(sound)
+        yield State(StageName.SOUND, 1, 1, settings, latents, sound=sound)
+        yield from self._decode_video(latents, settings, sound)
+
+    def _decode_video(
+        self, latents: Latents, settings: dict[str, Any], sound: np.ndarray
+    ) -> StateGenerator[None]:
+        total = pixel_frames(len(latents.video))
+        yield State(StageName.PICTURE, 0, total, settings, latents)
+        video: np.ndarray | None = None
+        contrast, count = Contrast(), 0
+        preview, colours = self.stages.kept_preview(), Colours()
+        for window in self.stages.decode_video(latents.video):
+            mx.eval(window)
+            frames = np.array(window)
+            contrast.add(frames)
             if preview is not None:
-                horse.improve_preview(preview, latents.video, colours)
-            clip = None if kept is None else Clip(kept, sound, settings)
-        yield State("picture", count, total, settings, latents, clip, frames)
+                colours.add(frames)
+            if self.order.keep_frames:
+                video = np.empty((total, *frames.shape[1:]), np.uint8) if video is None else video
+                video[count : count + len(frames)] = frames
+            count += len(frames)
+            clip = None
+            if count == total:
+                contrast.check()
+                if preview is not None:
+                    self.stages.improve_preview(preview, latents.video, colours)
+                clip = None if video is None else Clip(video, sound, settings)
+            yield State(StageName.PICTURE, count, total, settings, latents, clip, frames)
 
 
-def _after(stage: str, step: Step, latents: Latents) -> Latents:
-    """The latents as the model takes them to be after a step, which say so if it was not the last."""
+def _after(stage: StageName, step: Step, latents: Latents) -> Latents:
+    """Return the latents that a step predicts, marked as stopped if it was not the last."""
     if step.index < step.steps:
         stopped = {"stopped": f"after {stage} step {step.index} of {step.steps}"}
         latents = replace(latents, settings=latents.settings | stopped)

@@ -1,4 +1,4 @@
-"""A model folder's networks, each loaded when it is used and let go of afterwards."""
+"""Each stage of a run by itself: its network is loaded when the stage runs, and freed after it."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import numpy as np
 from ..diffusion import sampling, upscaling
 from ..diffusion.checks import check_latents, check_pixels
 from ..diffusion.sampling import LATE_GUIDANCE, Draw, Guidance, Step, UpscaleGuidance
-from ..diffusion.sequence import PATCH
-from ..errors import RequestError
+from ..errors import RequestError, argument
+from ..geometry import GRID, PATCH
 from ..inputs.prompts import MAX_TOKENS, load_tokenizer, tokenize
 from ..models.blocks import OnBlock, no_block
 from ..models.transformer import TransformerConfig
 from ..outputs.resampling import to_44100
 from ..planning.hardware import this_machine
-from ..planning.plan import bits_of
+from ..planning.planner import stored_as
 from ..runtime import watchdog
-from ..runtime.memory import explained, limits
+from ..runtime.memory import explain_errors, limits
 from ..storage import hub, weights
 from ..storage.snapshots import OnBytes
 from . import preview, text_cache
@@ -32,8 +32,8 @@ from .preview import Colours, Preview
 LARGE_NETWORKS = ("transformer", "upscaler_540p", "upscaler_1080p")
 
 
-class Networks:
-    """Every step of a run by itself, with `mx.array`s in and out."""
+class Stages:
+    """The stages of a model folder, with `mx.array`s in and out."""
 
     def __init__(
         self,
@@ -55,28 +55,28 @@ class Networks:
         self.distilled = self.variant == "distill"
 
     def encode_text(self, prompt: str) -> mx.array:
-        """A prompt → its features (tokens, 3584) in fp32; warns if it is longer than 640 tokens."""
+        """Return a prompt's features (tokens, 3584) in fp32; note a prompt longer than 640 tokens."""
         return self.encode_texts([prompt])[0]
 
     def encode_texts(self, prompts: Iterable[str], on_block: OnBlock = no_block) -> list[mx.array]:
-        """The same for several prompts, with the encoder loaded once."""
+        """Return the features of several prompts; the encoder is loaded once."""
         if isinstance(prompts, str):
-            raise RequestError("several prompts are a list: for one there is encode_text.")
+            raise RequestError("encode_texts takes a list of prompts; use encode_text for one.")
         prompts = list(prompts)
         features = text_cache.load(prompts, self._encoder)
         if missing := [prompt for prompt in dict.fromkeys(prompts) if prompt not in features]:
-            features |= (new := dict(zip(missing, self._read_texts(missing, on_block), strict=True)))
+            features |= (new := dict(zip(missing, self._encode(missing, on_block), strict=True)))
             check_latents("text", *new.values())
-            whole = {prompt: x for prompt, x in new.items() if len(x) < MAX_TOKENS}  # of others, warn again
-            text_cache.store(whole, self._encoder)
+            # Prompts that were cut are not cached, so that the note about it comes again.
+            text_cache.store({p: x for p, x in new.items() if len(x) < MAX_TOKENS}, self._encoder)
         return [features[prompt] for prompt in prompts]
 
     def forget_texts(self, prompts: Iterable[str]) -> None:
-        """Drops what is kept of prompts, so that they will be read anew."""
+        """Remove prompts from the cache: the next run encodes them again."""
         for prompt in prompts:
             text_cache.forget(prompt, self._encoder)
 
-    def _read_texts(self, prompts: list[str], on_block: OnBlock) -> list[mx.array]:
+    def _encode(self, prompts: list[str], on_block: OnBlock) -> list[mx.array]:
         tokenizer = load_tokenizer(self._tokenizer_file)
         tokens = [tokenize(tokenizer, prompt) for prompt in prompts]
         with self._network("text_encoder", streamed=True) as encoder:
@@ -87,15 +87,17 @@ class Networks:
         return features
 
     def encode_image(self, pixels: mx.array) -> mx.array:
-        """Pixels (height, width, 3) in [-1, 1] → the first frame's latent (1, height/16, width/16, 48)."""
+        """Encode pixels (height, width, 3) in [-1, 1] to a first frame (1, height/16, width/16, 48)."""
         with self._network("video_encoder") as encoder:
             latent: mx.array = encoder(pixels[None])
             mx.eval(latent)
             return latent
 
     def encode_audio(self, samples: mx.array, noise: mx.array | None = None) -> mx.array:
-        """Samples (n, 2) at 51,200 Hz → latents (n // 2048, 64): their mean, or a draw by `noise` of that
-        shape. More than 29 s are encoded in windows that overlap by half and are cross-faded."""
+        """Encode samples (n, 2) at 51,200 Hz to latents (n // 2048, 64).
+
+        Return their mean, or a sample where `noise` of that shape is given. More than 29 s are encoded in
+        windows that overlap by half and are cross-faded."""
         with self._network("audio_vae") as vae:
             mean, scale = vae.encode(samples)
             latents: mx.array = mean if noise is None else vae.sample(mean, scale, noise)
@@ -117,14 +119,14 @@ class Networks:
         low_ram: bool | None = None,
         on_block: OnBlock = no_block,
     ) -> Iterator[Step]:
-        """Noise → latents, a state after every step.
+        """Denoise; yield the latents after every step.
 
         `text` and `negative_text` (tokens, 3584), `video` (frames, h, w, 48) and `audio` (n, 64) are fp32;
         `image` (1, h, w, 48) stays the first frame, and with `keep_audio` the audio stays as given. A
-        distilled model needs `draw` for the noise of its steps; others take two passes a step when
-        `guidance` is above 1. `low_ram` is by default what `load` was given; None keeps the weights in
-        memory, as no plan is made of a step by itself. `on_block` is called with the number of blocks done
-        and all of the step's after each; what it raises ends the generator."""
+        distilled model needs `draw` for the noise of its steps; others take two passes per step where
+        `guidance` is above 1. `low_ram` streams the weights, by default as `load` was told; None keeps them
+        in memory, as a single stage has no plan. `on_block(done, total)` is called after every block of a
+        step; what it raises ends the generator."""
         defaults = self.config["sampling"]
         scale = defaults["guidance"] if guidance is None else guidance
         if self.distilled and draw is None:
@@ -162,11 +164,11 @@ class Networks:
         low_ram: bool | None = None,
         on_block: OnBlock = no_block,
     ) -> Iterator[Step]:
-        """Latents of the base stage → latents for `width` × `height` pixels, a state after every step.
+        """Upscale latents of `denoise` to `width` × `height` pixels; yield the latents after every step.
 
-        Takes what `denoise` takes and gave; `to` is "540p" or "1080p". `align_corners` is `Upscaling`'s. The
-        states' audio is only what the upscaler was shown: the sound is decoded from the base stage's."""
-        grid = height // 16 // PATCH * PATCH, width // 16 // PATCH * PATCH
+        Takes the arguments of `denoise`; `to` is "540p" or "1080p", `align_corners` that of `generate`. The
+        steps' audio is the noisy one that the upscaler sees: decode the sound from the base stage's."""
+        grid = height // GRID * PATCH, width // GRID * PATCH
         video, audio = upscaling.start(video, audio, *grid, draw, align_corners)
         with self._network(f"upscaler_{to}", self._streamed(low_ram)) as model:
             yield from sampling.denoise(
@@ -183,7 +185,7 @@ class Networks:
             )
 
     def decode_video(self, latents: mx.array) -> Iterator[mx.array]:
-        """Latents (n, h, w, 48) → frames in runs of (some, 16h, 16w, 3) uint8, 4n - 3 in all."""
+        """Decode latents (n, h, w, 48); yield frames (some, 16h, 16w, 3) uint8, 4n - 3 in all."""
         with self._network("video_decoder") as decoder:
             for pixels in decoder(latents):
                 check_pixels(pixels)
@@ -193,7 +195,7 @@ class Networks:
                 yield frames
 
     def decode_audio(self, latents: mx.array, on_block: OnBlock = no_block) -> mx.array:
-        """Latents (n, 64) → samples (n · 1764, 2) at 44,100 Hz; loud ones may lie beyond [-1, 1]."""
+        """Decode latents (n, 64) to samples (n · 1764, 2) at 44,100 Hz; loud ones may exceed [-1, 1]."""
         with self._network("audio_vae") as vae:
             samples = vae.decode(latents, on_block)
             mx.eval(samples)
@@ -205,9 +207,9 @@ class Networks:
     @contextmanager
     def _network(self, component: str, streamed: bool = False) -> Iterator[Any]:
         network = self._load(component, streamed)
-        stays = component in LARGE_NETWORKS and not streamed
-        wired = sum(tensor.nbytes for tensor in weights.parameters(network).values()) if stays else 0
-        with limits(wired), explained(component.replace("_", " ")):
+        resident = component in LARGE_NETWORKS and not streamed
+        wired = sum(tensor.nbytes for tensor in weights.parameters(network).values()) if resident else 0
+        with limits(wired), explain_errors(component.replace("_", " ")):
             try:
                 yield network
             finally:
@@ -223,37 +225,36 @@ class Networks:
     def _check_held(self, component: str) -> None:
         if not (self.folder / component).is_dir():
             raise RequestError(
-                f"{self.name} holds no {component}, which this needs. "
-                f"Where it was downloaded: happyhorse download magihuman-{self.variant} "
-                f"--components {component} (and --mlx-path, if it was given)."
+                f"{self.name} has no {component}, which this needs. Download it with: happyhorse download "
+                f"magihuman-{self.variant} {argument('components')} {component}"
             )
 
     def computed_in(self, component: str) -> mx.Dtype:
-        """What a transformer's large matrices are computed in."""
+        """Return the compute dtype of a transformer's large matrices."""
         return self.dtype or weights.stored(weights.read_json(self.folder / component / "config.json"))
 
     @property
     def bits(self) -> str:
-        """How the transformer's large matrices are stored: "4 bits", say, or "bfloat16"."""
-        return bits_of(weights.read_json(self.folder / "transformer" / "config.json"))
+        """The precision in which the transformer is stored: "4 bits", or "bfloat16"."""
+        return stored_as(weights.read_json(self.folder / "transformer" / "config.json"))
 
     @property
     def latent_channels(self) -> tuple[int, int]:
-        """Of the video and of the audio."""
+        """Channels of the video latents and of the audio latents."""
         config = weights.read_json(self.folder / "transformer" / "config.json")
         dimensions = TransformerConfig.from_dict(config)
         return dimensions.video_channels // PATCH**2, dimensions.audio_channels
 
     def preview(self) -> Preview:
-        """The map from latents to colours of this model's decoder, fitted to it where none is kept."""
+        """Return the decoder's map from latents to colours; fit one where none is cached."""
         return Preview.of(self._decoder, self.latent_channels[0], self.decode_video)
 
     def kept_preview(self) -> Preview | None:
-        """The same, if there is one already."""
+        """Return the cached map from latents to colours, None if there is none."""
         return preview.load(self._decoder, self.latent_channels[0])
 
     def improve_preview(self, kept: Preview, latents: mx.array, colours: Colours) -> None:
-        """Learn from a finished clip, for later ones."""
+        """Improve the map by a finished clip, for later ones."""
         kept.learn(np.array(latents), colours)
         kept.save(self._decoder)
 

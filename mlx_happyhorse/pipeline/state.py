@@ -10,31 +10,32 @@ import numpy as np
 from ..outputs.clip import Clip
 from ..outputs.latents import Latents
 from ..planning.plan import Plan
+from ..planning.stage import StageName
 
 
-class Taken(NamedTuple):
-    """What a stage took: seconds, and bytes at its peak, as MLX counts them."""
+class StageStats(NamedTuple):
+    """The seconds that a stage took, and its peak in bytes, as MLX counts them."""
 
-    stage: str
+    stage: StageName
     seconds: float
     bytes: int
 
 
 @dataclass
 class State:
-    """Where a run stands: after `step` of the `steps` of a `stage`, which are frames in "picture".
+    """A run after `step` of the `steps` of a `stage`; in "picture", steps are frames.
 
-    Stages are "text", "voice", "image", "denoise", "upscale", "sound" and "picture". `settings` are those
-    that the clip will carry; `latents` what there is of it, as clean as the model can tell after this step,
-    so that they may be looked at, saved or decoded at any time; `clip` is there in the last state of all.
+    `stage` is a `StageName`, a string: "text", "voice", "image", "denoise", "upscale", "sound" or "picture".
+    `settings` are those that the clip will carry. `latents` are the current ones, as clean as the model
+    predicts them after this step: they can be decoded or saved at any time. `clip` is set in the last state.
 
-    As soon as they are decoded, `sound` (samples, 2) is in the last state of its stage and `frames` (some,
-    height, width, 3) in those of "picture". `taken` is what the stages took until now, `seconds_left` how
-    long it will last by that and by the `plan`, and `memory` how many bytes MLX holds now. `preview`, where
-    it was asked for, is what the latents will look like, about: (n, h, w, 3) uint8, a pixel for every cell.
+    `sound` (samples, 2) is set in the last state of "sound", and `frames` (n, height, width, 3), the next
+    ones, in those of "picture". `taken` has the stages so far, `seconds_left` an estimate from these and the
+    `plan`, `memory` the bytes that MLX holds now. `preview`, where it was asked for, shows what the latents
+    will look like, one pixel per latent: (n, h, w, 3) uint8.
     """
 
-    stage: str
+    stage: StageName
     step: int
     steps: int
     settings: dict[str, Any]
@@ -42,7 +43,7 @@ class State:
     clip: Clip | None = None
     frames: np.ndarray | None = None
     sound: np.ndarray | None = None
-    taken: tuple[Taken, ...] = ()
+    taken: tuple[StageStats, ...] = ()
     seconds_left: float = 0.0
     memory: int = 0
     plan: Plan | None = None

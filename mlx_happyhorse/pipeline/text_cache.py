@@ -1,4 +1,4 @@
-"""Features of prompts that were read before, so that the large encoder need not be loaded for them."""
+"""Cached features of prompts: a prompt that was encoded before needs no text encoder."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ import mlx.core as mx
 
 from ..diffusion.checks import check_latents
 from ..errors import BrokenRun
-from ..files import home, written_beside
+from ..files import atomic_write, home
 
-KEPT = 100  # prompts, a few MB each at most
-VERSION = 1  # goes up when features become others
+MAX_PROMPTS = 100  # a few MB each at most
+VERSION = 1  # to be raised when the features change
 
 
 def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
-    """Features (tokens, 3584) in fp32 of those that are known; `encoder` is its weights' fingerprint."""
+    """Return the cached features (tokens, 3584) in fp32; `encoder` is the fingerprint of its weights."""
     found = {}
     for prompt in prompts:
         try:
@@ -31,33 +31,33 @@ def load(prompts: Iterable[str], encoder: str) -> dict[str, mx.array]:
             continue
         found[prompt] = features
         with suppress(OSError):
-            os.utime(_file(prompt, encoder))  # the least used are dropped first
+            os.utime(_file(prompt, encoder))  # the least recently used are removed first
     return found
 
 
 def known(prompts: Iterable[str], encoder: str) -> set[str]:
-    """Those whose features are kept."""
+    """Return the prompts whose features are cached."""
     return {prompt for prompt in prompts if _file(prompt, encoder).is_file()}
 
 
 def store(features: dict[str, mx.array], encoder: str) -> None:
-    """Keeps features, which have gone through half precision, and drops the least used beyond `KEPT`.
+    """Cache features, in the half precision that they have passed, and remove the least recently used.
 
-    A disk that cannot be written is no reason to fail."""
+    A disk that cannot be written to is ignored."""
     try:
         _folder().mkdir(parents=True, exist_ok=True)
         for prompt, array in features.items():
-            with written_beside(_file(prompt, encoder)) as beside, beside.open("wb") as file:
+            with atomic_write(_file(prompt, encoder)) as beside, beside.open("wb") as file:
                 mx.save_safetensors(file, {"features": array.astype(mx.float16)})
         files = sorted(_folder().glob("*.safetensors"), key=lambda file: file.stat().st_mtime)
-        for old in files[:-KEPT]:
+        for old in files[:-MAX_PROMPTS]:
             old.unlink(missing_ok=True)
     except (OSError, RuntimeError):
         return
 
 
 def forget(prompt: str, encoder: str) -> None:
-    """Makes the next run read it anew."""
+    """Remove a prompt: the next run encodes it again."""
     with suppress(OSError):
         _file(prompt, encoder).unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""What this machine is and can: its chip, its memory, how fast it computes and reads."""
+"""This machine: chip, memory, and how fast it computes and reads."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ import mlx.core as mx
 from ..models.matmul import Work
 
 GB = 10**9
-DISPATCH_SECONDS = 0.5  # macOS ends what keeps the GPU for some five, sooner while the display is in use
-MLP_ROWS, STREAMED_ROWS = 8192, 2048  # tokens that pass an MLP together
+DISPATCH_SECONDS = 0.5  # macOS ends commands that keep the GPU for about five, sooner with the display on
+MLP_ROWS, STREAMED_ROWS = 8192, 2048  # tokens in one chunk of an MLP: bounds memory, little else
 
 
 @dataclass(frozen=True)
 class Chip:
-    """TFLOP/s of bf16 products and GB/s of the internal disk, to plan with; from how many rows on quantized
-    matrices are multiplied faster as dense ones."""
+    """Estimates to plan with: bf16 TFLOP/s, GB/s of the internal disk, and the number of rows from which
+    dequantizing a matrix before the product is faster."""
 
     tflops: float
     disk: float
     dense_rows: float = 1024
 
 
-# Gathered from other projects' measurements and Apple's data, the lower end of every range: none is ours.
-# The M5's own matrix units multiply quantized matrices well.
+# The lower end of what Apple and other projects report; none was measured by this project. The M5's matrix
+# units multiply quantized matrices directly.
 INF = float("inf")
 CHIPS = {
     "M1": Chip(2, 2.7),
@@ -49,16 +49,16 @@ CHIPS = {
     "M5 Pro": Chip(28, 13, INF),
     "M5 Max": Chip(53, 13.6, INF),
 }
-# A processor's own product of a quantized matrix is slow, and in bf16 inexact: benchmarks/dequantizing.py.
-# Its speed is a guess until a run was timed.
-PROCESSOR = Chip(0.05, 0.5, 1)
-GRAPHICS = Chip(100, 2)
+# A CPU multiplies quantized matrices slowly, and in bf16 inexactly: benchmarks/dequantizing.py. The speeds
+# of CPUs and of other GPUs are guesses until a run has been timed.
+CPU = Chip(0.05, 0.5, 1)
+CUDA = Chip(100, 2)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """`memory` is all there is, `usable` what a run may take of it, both in bytes; `backend` metal, cuda or
-    cpu. `known` tells whether the chip is in the table."""
+    """`memory` in all and `usable` by a run, in bytes; `backend` is metal, cuda or cpu; `known` is whether
+    the chip is in the table."""
 
     name: str
     backend: str
@@ -68,7 +68,7 @@ class Machine:
     known: bool = True
 
     def work(self, streamed: bool = False) -> Work:
-        """How much this chip is given to do at once, less where memory is short."""
+        """Return how much this chip computes in one dispatch, less where weights are streamed."""
         flops = self.chip.tflops * 1e12 * DISPATCH_SECONDS
         return Work(flops, STREAMED_ROWS if streamed else MLP_ROWS, self.chip.dense_rows)
 
@@ -80,13 +80,13 @@ def this_machine() -> Machine:
         return mac(name, int(info["memory_size"]), int(info["max_recommended_working_set_size"]))
     if mx.default_device() == mx.gpu:
         memory = int(info["total_memory"])
-        return Machine(name, "cuda", memory, int(0.9 * memory), GRAPHICS, known=False)
+        return Machine(name, "cuda", memory, int(0.9 * memory), CUDA, known=False)
     memory = _memory()
-    return Machine(name, "cpu", memory, int(0.9 * memory), PROCESSOR, known=False)
+    return Machine(name, "cpu", memory, int(0.9 * memory), CPU, known=False)
 
 
 def mac(name: str, memory: int, usable: int) -> Machine:
-    """A Mac by its chip's name; one that is not in the table counts as the nearest that is."""
+    """Return the Mac with a chip of this name; one that is not in the table counts as the next older one."""
     match = re.search(r"M(\d+)(?: (Pro|Max|Ultra))?", name)
     generation, kind = (int(match[1]), match[2] or "") if match else (1, "")
     wanted = f"M{generation} {kind}".strip()
@@ -101,7 +101,7 @@ def mac(name: str, memory: int, usable: int) -> Machine:
 
 
 def _memory() -> int:
-    """Bytes of RAM, or as many as this process's container allows."""
+    """Return the bytes of RAM, or of what the container allows."""
     amounts = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     for file in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:

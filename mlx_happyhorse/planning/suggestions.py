@@ -1,4 +1,4 @@
-"""Why a run is not begun, and the smallest change with which it would be."""
+"""Why a run is refused, and the smallest change that makes it fit."""
 
 from __future__ import annotations
 
@@ -7,46 +7,54 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..errors import DoesNotFit, Suggestion
-from ..inputs.picture import GRID
+from ..errors import DoesNotFit, Suggestion, argument
+from ..geometry import GRID
 from ..inputs.request import LIMITS, Request
 from .hardware import GB
-from .plan import LARGEST, Plan, Planner
+from .plan import LARGEST, Plan
+from .planner import Planner
+from .stage import StageName
 
-SHARES = (*(n / 20 for n in range(19, 0, -1)), 0.03, 0.02, 0.01)  # of a length or an area
+SHARES = (
+    *(n / 20 for n in range(19, 0, -1)),
+    0.03,
+    0.02,
+    0.01,
+)  # of a length or an area, tried in this order
 SHORTEST = LIMITS["seconds"][1][0]
 NOT_UPSCALED: dict[str, Any] = {"upscale": None, "upscale_size": None}
 
 
 def refusal(plan: Plan, planner: Planner, low_ram: bool | None) -> DoesNotFit:
-    """Why a plan, made with `low_ram`, is not carried out, and the smallest change that would fit."""
+    """Return the error for a plan that does not fit, made with `low_ram`."""
     return DoesNotFit(_reason(plan), _suggestion(plan, planner, low_ram), _otherwise(plan.inputs.begin))
 
 
 def _reason(plan: Plan) -> str:
     if plan.longest.elements >= LARGEST:
         return (
-            f"this is too long a sequence for {plan.longest.name}: its largest array would have "
+            f"the sequence is too long for {plan.longest.name}: its largest array would have "
             f"{plan.longest.elements / 1e9:.1f} billion elements, and MLX takes {LARGEST / 1e9:.1f}."
         )
     return (
-        f"this would take {plan.needed / GB:.1f} GB for {plan.highest.name}, and "
+        f"this needs {plan.needed / GB:.1f} GB for {plan.highest.name}, and "
         f"{plan.machine.usable / GB:.1f} of {plan.machine.memory / GB:.0f} GB may be used."
     )
 
 
-def _otherwise(begin: str) -> str:
-    if begin == "sound":  # latents have their length and size
-        return "Decode it on a machine with more memory, or force it."
-    which = "smaller" if begin == "upscale" else "shorter and no smaller"
-    return f"No {which} clip fits: quantize the model to fewer bits (happyhorse convert -q), or force it."
+def _otherwise(begin: StageName) -> str:
+    force = argument("force")
+    if begin == StageName.SOUND:  # the latents' size is fixed
+        return f"Decode it on a machine with more memory, or use {force}."
+    which = "smaller" if begin == StageName.UPSCALE else "shorter and no smaller"
+    return f"No {which} clip fits: use a model with fewer bits (happyhorse convert), or {force}."
 
 
 def _suggestion(plan: Plan, planner: Planner, low_ram: bool | None) -> Suggestion | None:
     request, inputs = plan.request, plan.inputs
     if inputs.keep_frames and planner.plan(request, replace(inputs, keep_frames=False), low_ram).fits:
         return Suggestion(keep_frames=False)
-    if inputs.begin == "sound":
+    if inputs.begin == StageName.SOUND:
         return None
     if low_ram is False and planner.plan(request, inputs, low_ram=True).fits:
         return Suggestion(low_ram=True)
@@ -56,18 +64,18 @@ def _suggestion(plan: Plan, planner: Planner, low_ram: bool | None) -> Suggestio
     return None
 
 
-def _changes(request: Request, begin: str) -> Iterator[dict[str, Any]]:
-    """Settings that might fit, the smallest changes first: a clip shorter or smaller, one that is not
-    upscaled, one that is both shorter and smaller."""
+def _changes(request: Request, begin: StageName) -> Iterator[dict[str, Any]]:
+    """Yield settings that might fit, smallest changes first: a clip that is shorter or smaller, one that is
+    not upscaled, one that is both shorter and smaller."""
     upscaled = request.upscale is not None
     for share in SHARES:
-        if begin == "text":
+        if begin == StageName.TEXT:
             yield _shorter(request, share)
         if not upscaled:
             yield _smaller(request, share)
         elif math.prod(size := _scaled(request.final_size, share)) > request.width * request.height:
             yield {"upscale_size": size}
-    if begin != "text":
+    if begin != StageName.TEXT:
         return
     if upscaled:
         yield NOT_UPSCALED
@@ -88,6 +96,6 @@ def _smaller(request: Request, share: float) -> dict[str, Any]:
 
 
 def _scaled(size: tuple[int, int], share: float) -> tuple[int, int]:
-    """Of so much of the area."""
+    """Return a size with this share of the area."""
     width, height = (max(int(side * share**0.5) // GRID * GRID, GRID) for side in size)
     return width, height

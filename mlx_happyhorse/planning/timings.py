@@ -1,4 +1,4 @@
-"""How long the stages of earlier runs took on this machine: better than any table."""
+"""Seconds that the stages of earlier runs took on this machine."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import NamedTuple
 
 from ..files import home, read_object, store_object
 
-KEPT = 16  # of each kind of stage, the latest
-COMPARABLE = 20  # times more or less work tell little
+KEPT = 16  # latest runs of each kind of stage
+COMPARABLE = 20  # runs with more than so many times the work, or the part, are not compared
 
 
 class Timing(NamedTuple):
-    """A stage that took so long for so many operations; `kind` says what else its speed hangs on."""
+    """The seconds that a stage took for its `work`; its speed depends on `kind` and the machine."""
 
     kind: str
     work: float
@@ -26,7 +26,7 @@ def file() -> Path:
 
 
 def read(machine: str) -> list[Timing]:
-    """What was recorded on this machine, the latest last; nothing if that cannot be read."""
+    """Return the recorded timings of a machine, latest last; none where the file is damaged."""
     try:
         rows = read_object(file()).get(machine, [])
         timings = [Timing(str(kind), float(work), float(seconds)) for kind, work, seconds in rows]
@@ -36,15 +36,15 @@ def read(machine: str) -> list[Timing]:
 
 
 def record(machine: str, timings: Iterable[Timing]) -> None:
-    """Adds to what is known of this machine. A disk that cannot be written is no reason to fail."""
+    """Record timings of a machine. A disk that cannot be written to is ignored."""
     rows = [*read(machine), *timings]
     kept = [t for i, t in enumerate(rows) if sum(later.kind == t.kind for later in rows[i:]) <= KEPT]
     store_object(file(), read_object(file()) | {machine: kept})
 
 
 def expected(timings: Iterable[Timing], kind: str, work: float) -> float | None:
-    """Seconds for so much work, after the recorded run that is most like it, the later of two; None if none
-    did about as much."""
+    """Return the seconds to expect for `work`, from the recorded run with the nearest amount of work (the
+    latest of equals); None if none is comparable."""
     alike = [t for t in timings if t.kind == kind and 1 / COMPARABLE < t.work / work < COMPARABLE]
     nearest = min(reversed(alike), key=lambda t: abs(math.log(t.work / work)), default=None)
     return None if nearest is None else nearest.seconds * work / nearest.work
