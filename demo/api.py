@@ -1,4 +1,4 @@
-"""The endpoints for programs: `gradio_client`, and MCP clients where the server is told to."""
+"""Endpoints for programs: `gradio_client`, and MCP clients if the server offers them."""
 
 from __future__ import annotations
 
@@ -16,86 +16,88 @@ from mlx_happyhorse.storage import hub
 
 from .jobs.queue import Estimate, Jobs, Order, Snapshot
 
-TICK = 0.1  # seconds between two looks at a job
+POLL_SECONDS = 0.1  # between two snapshots of a job that a caller waits for
 SETTINGS = """
     Args:
-        prompt: What is seen and heard, best in 150 to 200 English words.
-        image: The first frame; the clip takes its shape.
-        audio: A recording that the clip is made to and carries; the clip takes its length.
-        seconds: The clip's length, the model's own by default.
-        width: Pixels, a multiple of 32.
-        height: Pixels, a multiple of 32.
-        seed: The same seed makes the same clip; random by default.
-        steps: Steps of denoising.
-        guidance: Guidance scale; 1 is off.
-        negative_prompt: What to avoid, where the guidance scale is above 1.
+        prompt: Description of picture and sound, ideally 150 to 200 English words.
+        image: First frame; it sets the clip's shape.
+        audio: Voice to lip-sync, which becomes the clip's sound; it sets the clip's length.
+        seconds: Length of the clip; the model's default if omitted.
+        width: Width in pixels, a multiple of 32.
+        height: Height in pixels, a multiple of 32.
+        seed: Random seed; the same seed generates the same clip.
+        steps: Number of denoising steps.
+        guidance: Guidance scale (1 = off).
+        negative_prompt: What to avoid; used if the guidance scale is above 1.
         upscale: "540p" or "1080p".
-        model: The name of a model on this machine.
+        model: Name of a model on this machine.
 """
 
 
 class Endpoints:
-    """What programs can call. Methods raise gradio.Error, a plain line, for what cannot be done."""
+    """The functions behind the endpoints. They raise gradio.Error with one plain line for the caller."""
 
     def __init__(self, jobs: Jobs, model: str):
-        """`model` is the one that is used where a caller names none."""
+        """Use `model` for callers that name none."""
         self._jobs, self.model = jobs, model
 
     async def generate(self, order: Order) -> tuple[gr.FileData, dict[str, Any]]:
-        """Make a clip and wait for it. A caller that cancels ends the job."""
+        """Generate a clip and wait for it. Cancelling the call stops the job."""
         job = await self.submit(order)
         try:
-            while (now := self._snapshot(job)).state in ("queued", "running"):
-                await asyncio.sleep(TICK)
+            while (now := self._snapshot(job)).is_open:
+                await asyncio.sleep(POLL_SECONDS)
         except asyncio.CancelledError:
             self._jobs.stop(job)
             raise
         if now.file is None:
             raise gr.Error(now.error or "stopped.", print_exception=False)
-        return gr.FileData(path=str(now.file), mime_type="video/mp4"), _described(now.settings)
+        return gr.FileData(path=str(now.file), mime_type="video/mp4"), _without_paths(now.settings)
 
     async def plan(self, order: Order) -> dict[str, Any]:
-        """What a clip would take."""
+        """Return the memory and time that a clip takes, by stage, and whether it fits this machine."""
         return _planned(await asyncio.to_thread(self._jobs.estimate, order))
 
     async def submit(self, order: Order) -> str:
-        """Put a clip into the queue and return its job's id."""
+        """Add a clip to the queue and return the id of its job."""
         estimate = await asyncio.to_thread(self._jobs.estimate, order)
         if estimate.state == "red":
-            fix = f" It would fit with {_named(estimate.fix)}." if estimate.fix else ""
+            fix = f" It fits with {_listed(estimate.fix)}." if estimate.fix else ""
             raise gr.Error(f"{estimate.line}{fix}", print_exception=False)
         return self._jobs.submit(order)
 
     def status(self, job: str) -> dict[str, Any]:
-        """How far a job is: state (queued, running, done, stopped or error), place in the queue, stage, step
-        of steps, seconds left, and in the end the clip's file or the error.
+        """Return the progress of a job: its state (queued, running, done, stopped or error), place in the
+        queue, stage, step, number of steps and seconds left; once it has ended, the clip's file or the error.
 
         Args:
-            job: The id that submit returned.
+            job: Id returned by submit.
         """
         return _status(self._snapshot(job))
 
     def stop(self, job: str) -> dict[str, Any]:
-        """End a job at the next block, or take it out of the queue.
+        """Stop a running job, or remove it from the queue.
 
         Args:
-            job: The id that submit returned.
+            job: Id returned by submit.
         """
         self._snapshot(job)
         self._jobs.stop(job)
         return _status(self._snapshot(job))
 
     def jobs(self) -> list[dict[str, Any]]:
-        """All jobs since the server started, oldest first."""
-        return [_status(job) for job in self._jobs.all()]
+        """Return all jobs since the server started, oldest first."""
+        return [_status(job) for job in self._jobs.snapshots()]
 
     def order(self, prompt: str, image: Any, audio: Any, model: str | None, **settings: Any) -> Order:
-        """What a caller asks for. Raises RequestError for files that were not uploaded, and for models that
-        are not here: a program gets nothing fetched or opened by naming it."""
+        """Return the order of a caller.
+
+        Raises RequestError for a file that was not uploaded and for a model that is not on this machine:
+        callers must not make the server open a path or download a model by naming it."""
         name = model or self.model
         if name != self.model and name not in hub.installed():
             known = ", ".join(hub.installed())
-            raise RequestError(f"there is no model {name!r} on this machine: choose of {known}.")
+            raise RequestError(f"there is no model {name!r} on this machine. Choose one of: {known}.")
         given = {key: value for key, value in settings.items() if value is not None}
         return Order(prompt, name, given, _uploaded(image), _uploaded(audio))
 
@@ -107,17 +109,17 @@ class Endpoints:
 
 
 def add_endpoints(jobs: Jobs, model: str) -> None:
-    """Add the endpoints to the page that is being built."""
+    """Add the endpoints to the gr.Blocks that is being built."""
     endpoints = Endpoints(jobs, model)
     for call in (endpoints.generate, endpoints.plan, endpoints.submit):
-        gr.api(_taking_settings(endpoints, call), api_name=call.__name__, concurrency_limit=None)
+        gr.api(_with_settings(endpoints, call), api_name=call.__name__, concurrency_limit=None)
     gr.api(endpoints.status, api_name="status", queue=False)
     gr.api(endpoints.stop, api_name="stop", queue=False)
     gr.api(endpoints.jobs, api_name="jobs", queue=False)
 
 
-def _taking_settings(endpoints: Endpoints, call: Callable[[Order], Awaitable[Any]]) -> Callable[..., Any]:
-    """`call` with a clip's settings as its arguments: Gradio reads names, types and texts of a function."""
+def _with_settings(endpoints: Endpoints, call: Callable[[Order], Awaitable[Any]]) -> Callable[..., Any]:
+    """Return `call` with the settings of a clip as arguments: Gradio reads a function's signature."""
 
     async def endpoint(
         prompt: str,
@@ -147,14 +149,12 @@ def _taking_settings(endpoints: Endpoints, call: Callable[[Order], Awaitable[Any
 
 
 def _uploaded(file: Any) -> Path | None:
-    """The path of an upload. Raises RequestError for any other path of this machine."""
+    """Return the path of an uploaded file. Raises RequestError for any other path."""
     if file is None:
         return None
     path = Path(str(file.get("path") if isinstance(file, dict) else file)).resolve()
     if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
-        raise RequestError(
-            "a picture or recording is uploaded with the call: gradio_client.handle_file(path)."
-        )
+        raise RequestError("image and audio must be uploaded files: use gradio_client.handle_file(path).")
     return path
 
 
@@ -177,7 +177,10 @@ def _planned(estimate: Estimate) -> dict[str, Any]:
     plan = estimate.plan
     if plan is None:
         raise gr.Error(estimate.line, print_exception=False)
-    stages = [{"stage": s.name, "bytes": s.bytes, "seconds": round(s.seconds, 2)} for s in plan.stages]
+    stages = [
+        {"stage": stage.name, "bytes": stage.bytes, "seconds": round(stage.seconds, 2)}
+        for stage in plan.stages
+    ]
     return {
         "fits": plan.fits,
         "line": estimate.line,
@@ -185,24 +188,24 @@ def _planned(estimate: Estimate) -> dict[str, Any]:
         "bytes": plan.needed,
         "usable_bytes": plan.machine.usable,
         "stages": stages,
-        "would_fit_with": _plain(estimate.fix),
+        "would_fit_with": _as_json(estimate.fix),
     }
 
 
-def _described(settings: dict[str, Any]) -> dict[str, Any]:
-    """What a clip says of itself, its picture and recording by their hashes: Gradio takes what has a path for
-    a file that the caller is to get."""
-    values = _plain(settings)
+def _without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return a clip's settings with only the hashes of its first frame and voice: Gradio would send the
+    caller every file whose path is in them."""
+    values = _as_json(settings)
     for name in ("image", "audio"):
         if values.get(name):
             values[name] = {"sha256": values[name]["sha256"]}
     return values
 
 
-def _plain(settings: dict[str, Any]) -> dict[str, Any]:
+def _as_json(settings: dict[str, Any]) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(settings, default=str))
     return values
 
 
-def _named(settings: dict[str, Any]) -> str:
+def _listed(settings: dict[str, Any]) -> str:
     return ", ".join(f"{name}={value}" for name, value in settings.items())

@@ -1,23 +1,25 @@
-"""Weights on their way from the Hub, on a thread of their own."""
+"""Download published weights in the background."""
 
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass
+import traceback
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from mlx_happyhorse.convert import Progress, download
 from mlx_happyhorse.errors import HappyHorseError, Stopped
-from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.notes import listening
 
 from .offers import Offer
 
 
 @dataclass(frozen=True)
-class Fetch:
-    """How far a download is. `model` is its name once it is here, `note` the last that was said of it."""
+class DownloadStatus:
+    """The state of a download: `done` of `total` bytes; `model` is the model's name once it is complete;
+    `note` is the latest note, or the error."""
 
-    state: Literal["none", "fetching", "done", "cancelled", "error"] = "none"
+    state: Literal["none", "downloading", "done", "cancelled", "error"] = "none"
     done: int = 0
     total: int = 0
     model: str = ""
@@ -25,53 +27,56 @@ class Fetch:
 
 
 class Downloads:
-    """One at a time; what was cancelled resumes where it was."""
+    """Runs one download at a time. A cancelled download resumes when it is started again."""
 
-    def __init__(self) -> None:
-        self._fetch, self._stopping = Fetch(), threading.Event()
+    def __init__(self, verbose: bool = False) -> None:
+        self._verbose = verbose
+        self._status, self._stopping = DownloadStatus(), threading.Event()
         self._thread: threading.Thread | None = None
 
     @property
-    def now(self) -> Fetch:
-        return self._fetch
+    def status(self) -> DownloadStatus:
+        return self._status
 
     def start(self, offer: Offer) -> None:
-        """Begin a download, unless one is under way."""
-        if self._fetch.state == "fetching":
+        """Start a download, unless one is running."""
+        if self._status.state == "downloading":
             return
-        self._fetch = Fetch("fetching", total=offer.fetched)
+        self._status = DownloadStatus("downloading", total=offer.fetched)
         self._stopping.clear()
         self._thread = threading.Thread(target=self._run, args=(offer,), name="download", daemon=True)
         self._thread.start()
 
     def cancel(self) -> None:
-        """End it; what was fetched is kept."""
+        """Stop the download and keep the files that are complete."""
         self._stopping.set()
 
     def close(self) -> None:
-        """End it, and wait a little for that."""
+        """Cancel the download and wait up to 5 s for its thread."""
         self.cancel()
         if self._thread is not None:
             self._thread.join(timeout=5)
 
     def _run(self, offer: Offer) -> None:
         try:
-            with told_to(self._note):
-                folder = download(offer.model, quantization=offer.quantization, on_progress=self._show)
+            with listening(self._on_note):
+                folder = download(offer.model, quantization=offer.quantization, on_progress=self._on_progress)
         except Stopped:
-            self._fetch = Fetch("cancelled")
+            self._status = DownloadStatus("cancelled")
         except HappyHorseError as error:
-            self._fetch = Fetch("error", note=str(error))
-        except Exception as error:
-            self._fetch = Fetch("error", note=f"{type(error).__name__}: {error}")
+            self._status = DownloadStatus("error", note=str(error))
+        except Exception as error:  # a defect must end the download too, or the page would wait forever
+            if self._verbose:
+                traceback.print_exc()
+            self._status = DownloadStatus("error", note=f"{type(error).__name__}: {error}")
         else:
-            self._fetch = Fetch("done", model=folder.name)
+            self._status = DownloadStatus("done", model=folder.name)
 
-    def _show(self, progress: Progress) -> None:
+    def _on_progress(self, progress: Progress) -> None:
         if self._stopping.is_set():
             raise Stopped
-        total = progress.total or self._fetch.total  # the offer's own until one is known
-        self._fetch = Fetch("fetching", progress.done, total, note=self._fetch.note)
+        total = progress.total or self._status.total  # the offer's own total until the Hub has answered
+        self._status = replace(self._status, done=progress.done, total=total)
 
-    def _note(self, note: str) -> None:
-        self._fetch = Fetch("fetching", self._fetch.done, self._fetch.total, note=note)
+    def _on_note(self, note: str) -> None:
+        self._status = replace(self._status, note=note)

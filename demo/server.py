@@ -1,4 +1,4 @@
-"""The server: who may ask for what, and how it starts and ends."""
+"""Start the page's server, protect it, and shut it down."""
 
 from __future__ import annotations
 
@@ -19,30 +19,29 @@ os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when gradio is imported
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from mlx_happyhorse.errors import HappyHorseError, RequestError
+from mlx_happyhorse.errors import HappyHorseError, RequestError, argument
 from mlx_happyhorse.planning.hardware import GB, this_machine
 
 from .api import add_endpoints
 from .downloads import Downloads
-from .guard import LARGEST_UPLOAD, Guard
+from .guard import MAX_UPLOAD_BYTES, Guard
 from .jobs.queue import Jobs
-from .page.events import QUIET, Events
 from .page.layout import Page, header
-from .page.models import TINY, Model, real_models
-from .page.setup import Setup
+from .page.models import TINY, Model, full_models
 from .page.styles import CSS, HEAD, theme
+from .page.wiring import connect
 
-PORT, PORTS = 7860, 100
-SESSIONS = 200  # tabs and callers that Gradio remembers: each takes a copy of what it changed
+PORTS = range(7860, 7960)  # the first free one is used; 7860 is Gradio's own default
+SESSIONS = 200  # tabs and callers that Gradio remembers: each holds a copy of the state that it changed
 LOCAL = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
 class Options:
-    """How the page is served. `auth` is "user:password"; without a `port` the first free one is taken."""
+    """Options of the server. `auth` is "user:password"; without a `port` the first free one is used."""
 
     model: str | None = None
-    folder: Path = Path("~/Movies/HappyHorse")
+    output_dir: Path = Path("~/Movies/HappyHorse")
     port: int | None = None
     listen: bool = False
     share: bool = False
@@ -53,18 +52,19 @@ class Options:
 
 
 def serve(options: Options) -> None:
-    """Serve the page until it is interrupted. Raises RequestError for options that cannot be."""
+    """Serve the page until it is interrupted. Raises RequestError for invalid options."""
     login = _login(options)
     port = _port(options)
-    models = real_models()
+    models = full_models()
     model = Model.of(options.model or (models[0] if models else TINY))
-    jobs, downloads = Jobs(options.folder.expanduser().resolve(), options.verbose), Downloads()
+    jobs = Jobs(options.output_dir.expanduser().resolve(), options.verbose)
+    downloads = Downloads(options.verbose)
     uploads = Path(tempfile.mkdtemp(prefix="happyhorse-")).resolve()
-    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # or every Gradio program's would be served
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)  # or the uploads of all Gradio programs would be served
     try:
         blocks = build(jobs, downloads, model, options.listen or options.share)
         address = _launch(blocks, jobs, options, port, login)
-        _say(address, port, options)
+        _announce(address, port, options)
         _wait()
     finally:
         downloads.close()
@@ -74,23 +74,23 @@ def serve(options: Options) -> None:
 
 
 def build(jobs: Jobs, downloads: Downloads, model: Model, shared: bool) -> gr.Blocks:
-    """The page with all that it does."""
+    """Return the page with its events and endpoints."""
     machine = this_machine()
     memory = f"{machine.memory / GB:.0f} GB"
     with gr.Blocks(title="HappyHorse MLX", analytics_enabled=False) as blocks:
-        add_endpoints(jobs, model.name)  # first: names are given out in this order
-        page = Page(model, [model.name], header(machine.name, memory, model.name, shared))
-        Events(page, jobs).connect(blocks)
-        Setup(page, downloads).connect(blocks, QUIET | {"queue": False})
+        add_endpoints(jobs, model.name)  # first, as Gradio names endpoints in order of creation
+        page = Page(model, header(machine.name, memory, model.name, shared))
+        connect(blocks, page, jobs, downloads)
     return blocks
 
 
 def _launch(blocks: gr.Blocks, jobs: Jobs, options: Options, port: int, login: tuple[str, str] | None) -> str:
-    for name in ("NO_PROXY", "no_proxy"):  # Gradio asks its own server whether it is there
+    for name in ("NO_PROXY", "no_proxy"):  # Gradio requests its own page, which no proxy can reach
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), *LOCAL]))
     gr.set_static_paths([jobs.folder])
     hosts = None if options.listen or options.share else LOCAL
-    guard = {"folder": jobs.folder, "own": Path(get_upload_folder()).resolve(), "hosts": hosts}
+    uploads = Path(get_upload_folder()).resolve()
+    guard = {"folder": jobs.folder, "uploads": uploads, "hosts": hosts}
     _, local, public = blocks.launch(
         server_name="0.0.0.0" if options.listen else "127.0.0.1",
         server_port=port,
@@ -99,7 +99,7 @@ def _launch(blocks: gr.Blocks, jobs: Jobs, options: Options, port: int, login: t
         prevent_thread_lock=True,
         quiet=True,
         inbrowser=False,
-        max_file_size=LARGEST_UPLOAD,
+        max_file_size=MAX_UPLOAD_BYTES,
         mcp_server=options.mcp,
         enable_monitoring=False,
         run_history=False,
@@ -123,18 +123,18 @@ def _middleware(options: dict[str, Any]) -> Any:
 def _login(options: Options) -> tuple[str, str] | None:
     user, _, password = (options.auth or "").partition(":")
     if options.auth is not None and not (user and password):
-        raise RequestError("--auth is USER:PASSWORD.")
+        raise RequestError(f"{argument('auth')} must be USER:PASSWORD.")
     if (options.listen or options.share) and options.auth is None:
         raise RequestError(
-            "--listen and --share open the page to others, who could use this machine and see its clips: "
-            "set a password with --auth USER:PASSWORD."
+            f"{argument('listen')} and {argument('share')} let others use this machine and see its clips. "
+            f"To require a password, set {argument('auth')} to USER:PASSWORD."
         )
     return (user, password) if options.auth is not None else None
 
 
 def _port(options: Options) -> int:
-    wanted: Sequence[int] = range(PORT, PORT + PORTS) if options.port is None else [options.port]
-    for port in wanted:
+    candidates: Sequence[int] = PORTS if options.port is None else [options.port]
+    for port in candidates:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -144,23 +144,23 @@ def _port(options: Options) -> int:
             return port
     if options.port is not None:
         raise RequestError(
-            f"port {options.port} is in use or not allowed: choose another, or leave --port out."
+            f"port {options.port} is in use or not allowed. Choose another, or do not set {argument('port')}."
         )
-    raise HappyHorseError(f"no port from {PORT} to {PORT + PORTS - 1} is free: choose one with --port.")
+    raise HappyHorseError(f"no port from {PORTS[0]} to {PORTS[-1]} is free. Set {argument('port')}.")
 
 
-def _say(address: str, port: int, options: Options) -> None:
-    print(f"HappyHorse is at {address}", flush=True)
+def _announce(address: str, port: int, options: Options) -> None:
+    print(f"HappyHorse is running at {address}", flush=True)
     if options.mcp:
         print(f"MCP clients connect to {address.rstrip('/')}/gradio_api/mcp/", flush=True)
     if options.listen:
-        print(f"Others in your network reach it at http://{socket.gethostname()}:{port}", flush=True)
+        print(f"Others on your network can open http://{socket.gethostname()}:{port}", flush=True)
     if options.browser:
         webbrowser.open(address)
 
 
 def _wait() -> None:
-    """Until Ctrl-C or a kind kill."""
+    """Wait for Ctrl-C or SIGTERM."""
     ended = threading.Event()
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     try:

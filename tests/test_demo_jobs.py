@@ -51,7 +51,7 @@ def test_jobs_are_made_in_their_order_and_never_two_at_once(queue):
     ids = [queue.submit(order(seed=seed)) for seed in range(4)]
     running, finished = [], []
     while len(finished) < 4:
-        now = queue.all()
+        now = queue.snapshots()
         running.append(sum(job.state == "running" for job in now))
         finished = [job.id for job in now if job.state == "done"]
         waiting = [job.place for job in now if job.state == "queued"]
@@ -123,11 +123,11 @@ def test_what_was_not_made_is_found_by_the_next_process(tmp_path, monkeypatch):
     (tmp_path / "clips/.queue.json").write_text(kept)  # as a kill leaves it
     queue = Jobs(tmp_path / "clips")
     try:
-        left = queue.left_over()
+        left = queue.unfinished()
         assert [one.prompt for one in left] == ["a ball", "a cube"]
         assert left[0].settings == {"upscale_size": (64, 64)} and left[0].image.exists()
         queue.discard()
-        assert queue.left_over() == [] and json.loads((tmp_path / "clips/.queue.json").read_text()) == []
+        assert queue.unfinished() == [] and json.loads((tmp_path / "clips/.queue.json").read_text()) == []
     finally:
         queue.close()
 
@@ -136,7 +136,7 @@ def test_what_was_not_made_is_found_by_the_next_process(tmp_path, monkeypatch):
 def test_a_damaged_file_of_waiting_jobs_costs_only_those(tmp_path, damage):
     (tmp_path / ".queue.json").write_text(damage)
     queue = Jobs(tmp_path)
-    assert queue.left_over() == []
+    assert queue.unfinished() == []
     assert wait(queue, queue.submit(order())).state == "done"
     queue.close()
 
@@ -175,9 +175,9 @@ def test_history_leaves_out_what_is_foreign_or_damaged(queue):
     made = wait(queue, queue.submit(order()))
     (queue.folder / "broken.mp4").write_bytes(b"x" * 100)
     (queue.folder / "cut.mp4").write_bytes(made.file.read_bytes()[:3000])
-    entries = history.History(queue.folder).entries()
-    assert [entry.file for entry in entries] == [made.file] and entries[0].poster[:2] == b"\xff\xd8"
-    assert entries[0].latents is not None and made.latents == entries[0].latents
+    clips = history.History(queue.folder).clips()
+    assert [clip.file for clip in clips] == [made.file] and clips[0].poster[:2] == b"\xff\xd8"
+    assert clips[0].latents is not None and made.latents == clips[0].latents
 
 
 def test_a_download_shows_the_total_of_its_offer_until_one_is_known(monkeypatch, tmp_path):
@@ -186,10 +186,10 @@ def test_a_download_shows_the_total_of_its_offer_until_one_is_known(monkeypatch,
     def download(model, quantization, on_progress):
         for progress in (Progress("", 0, 0), Progress("transformer", 4, 70)):
             on_progress(progress)
-            shown.append((page.now.done, page.now.total))
+            shown.append((page.status.done, page.status.total))
         return tmp_path / "here"
 
     monkeypatch.setattr(downloads, "download", download)
     page.start(Offer("magihuman-distill", 4, fetched=81, stored=16, memory=11, streamed=False, fits=True))
     page.close()
-    assert shown == [(0, 81), (4, 70)] and page.now.model == "here"
+    assert shown == [(0, 81), (4, 70)] and page.status.model == "here"

@@ -147,7 +147,7 @@ def test_a_download_without_a_network_says_so_in_words(server, visit):
     page = visit(server)
     page.click("#download-weights")
     page.wait_for_selector("#fetching[data-state=error]", timeout=MINUTE)
-    assert "the Hub does not answer" in page.inner_text("#fetching")
+    assert "the Hub is not responding" in page.inner_text("#fetching")
 
 
 def test_a_prompt_becomes_a_clip_that_plays_with_sound(server, visit):
@@ -202,7 +202,7 @@ def test_two_tabs_queue_and_one_that_waits_can_be_taken_out(slow, visit):
         page.click("#generate")
         page.wait_for_selector("#stage[data-state=running], #stage[data-state=queued]")
     second.wait_for_selector(STAGE.format("queued"))
-    assert "place 1" in second.inner_text("#stage")
+    assert "Position 1" in second.inner_text("#stage")
     second.click("#stop")
     second.wait_for_selector(STAGE.format("stopped"))
     first.click("#stop")
@@ -221,7 +221,7 @@ def test_a_server_that_was_killed_finds_the_jobs_that_waited(tmp_path, visit):
         server.slow = 0
         server.start()
         page = visit(server)
-        assert "2 clip(s) were waiting" in page.inner_text("#waiting")
+        assert "last session: 2" in page.inner_text("#waiting")
         page.click("#resume")
         page.wait_for_selector(STAGE.format("done"), timeout=MINUTE)
         assert len(list(server.clips.glob("*.mp4"))) == 2
@@ -277,7 +277,7 @@ def test_an_error_is_shown_in_words(server, visit):
     page.fill("#prompt textarea", "   ")
     page.click("#generate")
     page.wait_for_selector(STAGE.format("error"))
-    assert "a prompt is required" in page.inner_text("#error")
+    assert "prompt is required" in page.inner_text("#error")
 
 
 def test_a_finished_clip_is_upscaled_from_its_latents(server, visit):
@@ -365,8 +365,8 @@ def test_the_form_writes_the_model_s_own_prompt(server, visit):
     page.click("#format-help")
     form = page.locator("#format-form")
     form.wait_for()
-    page.get_by_label("Who speaks").first.fill("Young woman in red")
-    page.get_by_label("What is said").first.fill("Good morning.")
+    page.get_by_label("Speaker").first.fill("Young woman in red")
+    page.get_by_label("Spoken words").first.fill("Good morning.")
     page.get_by_label("Background sound").fill("Waves")
     page.click("#format-write")
     holds(page, "Background Sound:")

@@ -1,4 +1,4 @@
-"""The queue of clips: nothing here knows Gradio."""
+"""The queue of clips, without any Gradio."""
 
 from .estimates import Estimate
 from .orders import Order, Snapshot

@@ -1,4 +1,4 @@
-"""What an order would take, and the change with which it fits."""
+"""Estimate the memory and time of an order, and find a change that makes it fit."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from mlx_happyhorse.errors import HappyHorseError
-from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.notes import listening
 from mlx_happyhorse.pipeline.happyhorse import HappyHorse
 from mlx_happyhorse.planning.plan import Plan
 
 from .orders import Order
 
-FULL = 0.8  # of the memory that may be used: little is left for other programs
-LONG = 3600.0  # seconds
+HIGH_MEMORY = 0.8  # of the usable memory: above this little is left for other programs
+LONG_SECONDS = 3600.0
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What an order would take. `state` is "green", "amber" or "red", which cannot be run as asked; `fix` are
-    the settings with which it can, `fixed` the same order with them."""
+    """The memory and time that an order takes, as one `line` of text and as a `plan`.
+
+    `state` is "green"; "amber" for much memory or a long time; or "red" for an order that cannot run. Then
+    `fix` holds the settings that make it fit, if any do, and `fixed` is the same order with them."""
 
     state: Literal["green", "amber", "red"]
     line: str
@@ -29,18 +31,18 @@ class Estimate:
 
 
 def estimate(order: Order) -> Estimate:
-    """Plan an order of a clip; what is wrong with it is said in the line."""
-    with told_to(lambda note: None):
+    """Return the estimate of an order; an invalid one is "red", with the error as its line."""
+    with listening(lambda note: None):
         try:
             horse = HappyHorse.load(order.model)
             plan = _plan(horse, order)
         except HappyHorseError as error:
             return Estimate("red", str(error))
         if plan.fits:
-            tight = plan.needed > FULL * plan.machine.usable or plan.seconds > LONG
-            return Estimate("amber" if tight else "green", str(plan), plan=plan)
-        refusal = horse.refusal(plan)
-        fix = {} if refusal.suggestion is None else refusal.suggestion.settings
+            high = plan.needed > HIGH_MEMORY * plan.machine.usable or plan.seconds > LONG_SECONDS
+            return Estimate("amber" if high else "green", str(plan), plan=plan)
+        suggestion = horse.refusal(plan).suggestion
+        fix = {} if suggestion is None else suggestion.settings
         fixed = replace(order, settings=_without_ratio(order.settings, fix) | fix) if fix else None
         return Estimate("red", str(plan), fix, fixed, plan)
 
@@ -51,5 +53,5 @@ def _plan(horse: HappyHorse, order: Order) -> Plan:
 
 
 def _without_ratio(settings: dict[str, Any], fix: dict[str, Any]) -> dict[str, Any]:
-    """A ratio stands for width and height, which a fix may name."""
+    """Drop the ratio if the fix sets width and height: a request takes one or the other."""
     return {name: value for name, value in settings.items() if name != "ratio" or "width" not in fix}

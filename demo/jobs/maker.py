@@ -1,4 +1,4 @@
-"""One job → its clip."""
+"""Run a job and save its clip."""
 
 from __future__ import annotations
 
@@ -7,51 +7,51 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.notes import listening
 from mlx_happyhorse.outputs.latents import Latents
 from mlx_happyhorse.pipeline.happyhorse import HappyHorse
 from mlx_happyhorse.pipeline.state import State
-from mlx_happyhorse.pipeline.writer import Output
+from mlx_happyhorse.pipeline.writer import ClipWriter
 from mlx_happyhorse.runtime.runs import States
 
 from .orders import Job
 
 
 class Maker:
-    """Owns the models; one thread uses it."""
+    """Holds the loaded model. Only one thread may use it."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.model, self.horse = "", HappyHorse.load("tiny")
 
     def make(self, job: Job) -> None:
-        """Run a job to its end. Raises Stopped where it was told to, and HappyHorseError."""
+        """Run a job to its end. Raises Stopped if the job was stopped, HappyHorseError if it failed."""
         name = datetime.now().strftime("clip-%Y%m%d-%H%M%S.mp4")
-        output = Output(str(self.folder / name), latents=job.order.latents is None)
+        writer = ClipWriter(str(self.folder / name), latents=job.order.latents is None)
         try:
-            with told_to(job.notes.append), closing(self._begin(job)) as states:
-                self._follow(states, job, output)
+            with listening(job.notes.append), closing(self._start(job)) as states:
+                self._follow(states, job, writer)
         finally:
-            output.drop()
+            writer.discard()
 
-    def _follow(self, states: States[State], job: Job, output: Output) -> None:
+    def _follow(self, states: States[State], job: Job, writer: ClipWriter) -> None:
         for state in states:
-            job.see(state)
-            output.take(state)
+            job.on_state(state)
+            writer.add(state)
             if job.stopping.is_set():
                 states.stop()
-        kept = list(output.kept)
-        job.save()
-        job.file = output.save().path
-        job.latents = kept[0] if kept and job.order.settings.get("upscale") is None else None
+        latents = list(writer.kept)
+        job.on_save()
+        job.file = writer.save().path
+        job.latents = latents[0] if latents and job.order.settings.get("upscale") is None else None
 
-    def _begin(self, job: Job) -> States[State]:
+    def _start(self, job: Job) -> States[State]:
         order = job.order
         horse = self._load(order.model)
         options: dict[str, Any] = {"keep_frames": False, "preview": True}
 
-        def on_block(done: int, of: int) -> None:
-            job.on_block(done, of)
+        def on_block(done: int, total: int) -> None:
+            job.on_block(done, total)
             if job.stopping.is_set():
                 states.stop()
 

@@ -1,6 +1,6 @@
-"""Clips that were asked for, made one after the other by one thread that owns the model.
+"""The queue of clips: one thread owns the model and runs the jobs one after the other.
 
-Nothing of Gradio and no MLX array passes through here: handlers hand over orders and read snapshots.
+Callers submit orders and read snapshots. No MLX array leaves this thread: arrays are bound to their thread.
 """
 
 from __future__ import annotations
@@ -16,21 +16,20 @@ from mlx_happyhorse.errors import HappyHorseError, Stopped
 from .estimates import Estimate, estimate
 from .maker import Maker
 from .orders import Job, Order, Snapshot
-from .waiting import Inputs, WaitingFile
+from .waiting import InputFiles, QueueFile
 
 __all__ = ["Estimate", "Jobs", "Order", "Snapshot"]
 
 
 class Jobs:
-    """The queue. All methods may be called from any thread, and none waits for a clip."""
+    """The queue. Any thread may call its methods, and none of them waits for a clip."""
 
     def __init__(self, folder: Path, verbose: bool = False):
-        """`folder` receives the clips, and the file that the waiting jobs are kept in. Raises RequestError
-        where it cannot be written."""
+        """Save clips and the queue's own file in `folder`. Raises RequestError if it is not writable."""
         self.folder, self._verbose = folder, verbose
-        self._file = WaitingFile(folder)
-        self._left = self._file.read()
-        self._inputs = Inputs(folder, self._left)
+        self._file = QueueFile(folder)
+        self._unfinished = self._file.read()
+        self._inputs = InputFiles(folder, self._unfinished)
         self._jobs: dict[str, Job] = {}
         self._maker = Maker(folder)
         self._planner = ThreadPoolExecutor(1, "planner")
@@ -40,8 +39,8 @@ class Jobs:
         self._thread.start()
 
     def submit(self, order: Order) -> str:
-        """Put an order at the end of the queue and return its job's id. Raises HappyHorseError where its
-        picture or recording cannot be kept."""
+        """Append an order to the queue and return its job's id. Raises HappyHorseError if its first frame or
+        voice cannot be copied."""
         job = Job(secrets.token_hex(8), self._inputs.keep(order))
         with self._changed:
             self._jobs[job.id] = job
@@ -50,17 +49,18 @@ class Jobs:
         return job.id
 
     def snapshot(self, job: str) -> Snapshot | None:
+        """Return a job as it is now; None if this process has no job of this id."""
         with self._changed:
             found = self._jobs.get(job)
             return None if found is None else found.snapshot(self._place(found))
 
-    def all(self) -> list[Snapshot]:
-        """Every job of this process, oldest first."""
+    def snapshots(self) -> list[Snapshot]:
+        """Return every job of this process, oldest first."""
         with self._changed:
             return [job.snapshot(self._place(job)) for job in self._jobs.values()]
 
     def stop(self, job: str) -> None:
-        """End a job at the next block, or take it out of the queue."""
+        """Stop a job at the next block, or remove it from the queue."""
         with self._changed:
             found = self._jobs.get(job)
             if found is not None:
@@ -68,29 +68,29 @@ class Jobs:
                 self._save()
                 self._changed.notify_all()
 
-    def left_over(self) -> list[Order]:
-        """Orders that an earlier process did not finish."""
+    def unfinished(self) -> list[Order]:
+        """Return the orders that an earlier process did not finish."""
         with self._changed:
-            return list(self._left)
+            return list(self._unfinished)
 
     def resume(self) -> list[str]:
-        """Submit what was left over."""
+        """Submit the unfinished orders of an earlier process and return their jobs' ids."""
         with self._changed:
-            orders, self._left = self._left, []
+            orders, self._unfinished = self._unfinished, []
         return [self.submit(order) for order in orders]
 
     def discard(self) -> None:
-        """Forget what was left over."""
+        """Forget the unfinished orders of an earlier process."""
         with self._changed:
-            self._left = []
+            self._unfinished = []
             self._save()
 
     def estimate(self, order: Order) -> Estimate:
-        """What the order would take on this machine."""
+        """Return the memory and time that an order takes on this machine."""
         return self._planner.submit(estimate, order).result()
 
     def close(self) -> None:
-        """Stop the job that runs, leave the waiting ones for the next process, and end the thread."""
+        """Stop the running job and end the thread. Queued jobs stay in the file for the next process."""
         with self._changed:
             self._closing = True
             for job in self._jobs.values():
@@ -101,15 +101,15 @@ class Jobs:
         self._planner.shutdown()
 
     def _place(self, job: Job) -> int:
-        waiting = [other for other in self._jobs.values() if other.state == "queued"]
-        return waiting.index(job) + 1 if job in waiting else 0
+        queued = [other for other in self._jobs.values() if other.state == "queued"]
+        return queued.index(job) + 1 if job in queued else 0
 
     def _save(self) -> None:
-        self._file.write([*self._left, *(job.order for job in self._jobs.values() if job.is_open)])
+        self._file.write([*self._unfinished, *(job.order for job in self._jobs.values() if job.is_open)])
 
     def _work(self) -> None:
         while (job := self._next()) is not None:
-            error = self._attempt(job)
+            error = self._run(job)
             with self._changed:
                 job.end(error)
                 if not self._closing:
@@ -117,7 +117,7 @@ class Jobs:
                 self._changed.notify_all()
 
     def _next(self) -> Job | None:
-        """Wait for the oldest job in the queue; None when the queue is closed."""
+        """Wait for the oldest job in the queue; return None once the queue is closed."""
         with self._changed:
             while not self._closing:
                 for job in self._jobs.values():
@@ -127,15 +127,15 @@ class Jobs:
                 self._changed.wait()
             return None
 
-    def _attempt(self, job: Job) -> str | None:
-        """Make a job's clip. Return why that failed, so that the next job is unharmed, "" where stopped."""
+    def _run(self, job: Job) -> str | None:
+        """Generate a job's clip. Return None on success, "" if it was stopped, else the error."""
         try:
             self._maker.make(job)
         except Stopped:
             return ""
         except HappyHorseError as error:
             return str(error)
-        except Exception as error:
+        except Exception as error:  # a defect fails this job, but the thread must survive for the next
             if self._verbose:
                 traceback.print_exc()
             return f"{type(error).__name__}: {error}"

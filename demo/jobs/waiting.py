@@ -1,4 +1,4 @@
-"""The jobs that wait, in a file beside the clips: what a restart of the server finds."""
+"""Keep open orders and their files on disk, so that a restarted server can resume them."""
 
 from __future__ import annotations
 
@@ -10,44 +10,44 @@ from pathlib import Path
 from typing import Any
 
 from mlx_happyhorse.errors import HappyHorseError, RequestError
-from mlx_happyhorse.files import written_beside
+from mlx_happyhorse.files import atomic_write
 
 from .orders import Order
 
 FILE, INPUTS = ".queue.json", ".inputs"
 PATHS = ("image", "audio", "latents")
-LARGEST = 4_000_000  # bytes of the file: an order has a few thousand
+MAX_BYTES = 4_000_000  # of the file: an order has a few thousand
 
 
-class WaitingFile:
-    """Orders in a hidden file of the clips' folder, written anew at every change."""
+class QueueFile:
+    """A hidden file of orders in the folder of clips, rewritten at every change."""
 
     def __init__(self, folder: Path):
-        """Raises RequestError where the folder cannot be written."""
+        """Raises RequestError if the folder is not writable."""
         self.path = folder / FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            with written_beside(folder / f"{FILE}.test") as beside:
+            with atomic_write(folder / f"{FILE}.test") as beside:
                 beside.touch()
             (folder / f"{FILE}.test").unlink()
         except OSError as error:
             raise RequestError(
-                f"clips cannot be saved in {folder}: {error.strerror}. Choose another --output-dir."
+                f"clips cannot be saved in {folder}: {error.strerror}. Choose another folder."
             ) from error
 
     def read(self) -> list[Order]:
-        """What an earlier process left; nothing of a damaged file."""
+        """Return the orders that an earlier process did not finish; none if the file is damaged."""
         try:
-            if self.path.stat().st_size > LARGEST:
+            if self.path.stat().st_size > MAX_BYTES:
                 return []
             return [_order(values) for values in json.loads(self.path.read_text(encoding="utf-8"))]
         except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
             return []
 
     def write(self, orders: list[Order]) -> None:
-        """A disk that cannot be written costs what a restart would find, not the jobs themselves."""
+        """Replace the orders. A full disk is ignored: jobs run, but a restart cannot resume them."""
         try:
-            with written_beside(self.path) as beside:
+            with atomic_write(self.path) as beside:
                 beside.write_text(json.dumps([asdict(order) for order in orders], default=str))
         except OSError:
             return
@@ -60,26 +60,26 @@ def _order(values: dict[str, Any]) -> Order:
 
 
 def _setting(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
+    return tuple(value) if isinstance(value, list) else value  # JSON has no tuples
 
 
-class Inputs:
-    """Pictures and recordings of orders, copied beside the clips, so that an upload's end is not theirs."""
+class InputFiles:
+    """First frames and voices of orders, copied beside the clips: uploads are deleted with the server."""
 
-    def __init__(self, folder: Path, wanted: list[Order]):
-        """Removes what no order of `wanted` needs."""
+    def __init__(self, folder: Path, orders: list[Order]):
+        """Delete the files that none of the `orders` needs."""
         self.folder = folder / INPUTS
-        needed = {path for order in wanted for path in (order.image, order.audio) if path is not None}
+        needed = {path for order in orders for path in (order.image, order.audio) if path is not None}
         for file in self.folder.glob("*"):
             if file not in needed:
                 file.unlink(missing_ok=True)
 
     def keep(self, order: Order) -> Order:
-        """The same order with copies of its files. Raises HappyHorseError where that fails."""
+        """Return the order with copies of its files. Raises HappyHorseError if copying fails."""
         try:
             return replace(order, image=self._copy(order.image), audio=self._copy(order.audio))
         except OSError as error:
-            raise HappyHorseError(f"the picture or recording was not kept: {error.strerror}.") from error
+            raise HappyHorseError(f"the first frame or voice cannot be copied: {error.strerror}.") from error
 
     def _copy(self, source: Path | None) -> Path | None:
         if source is None or source.parent == self.folder:
@@ -88,6 +88,6 @@ class Inputs:
         with source.open("rb") as file:
             name = hashlib.file_digest(file, "sha256").hexdigest()[:16]
         copy = self.folder / f"{name}{source.suffix}"
-        with written_beside(copy) as beside:
+        with atomic_write(copy) as beside:
             shutil.copyfile(source, beside)
         return copy

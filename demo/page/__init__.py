@@ -1,1 +1,1 @@
-"""The page: its components and their events."""
+"""The page: components, HTML, texts, and the handlers of events."""

@@ -1,4 +1,4 @@
-"""A clip's settings as a command line and as a script."""
+"""Write a clip's settings as a shell command and as a Python script."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Any
 
 from ..jobs.queue import Order
 
-FLAGS = ("seconds", "width", "height", "ratio", "steps", "guidance", "negative_prompt", "seed", "upscale")
+SETTINGS = ("seconds", "width", "height", "ratio", "steps", "guidance", "negative_prompt", "seed", "upscale")
 
 
-def command(order: Order, made: dict[str, Any]) -> str:
-    """`happyhorse …` for the clip that an order became, whose own settings are `made`."""
+def command(order: Order, clip_settings: dict[str, Any]) -> str:
+    """Return the `happyhorse` command that generates a clip again: its order, with the clip's own seed."""
     if order.latents is not None:
-        target = str(order.settings.get("upscale", "540p"))
-        return shlex.join(["happyhorse", "upscale", str(order.latents), "--to", target])
+        size = str(order.settings.get("upscale", "540p"))
+        return shlex.join(["happyhorse", "upscale", str(order.latents), "--to", size])
     words = ["happyhorse", "generate", "--prompt", order.prompt, "--model", order.model]
-    for name, value in _settings(order, made).items():
+    for name, value in _settings(order, clip_settings).items():
         words += [f"--{name.replace('_', '-')}", f"{value}"]
     for name in ("image", "audio"):
         if (path := getattr(order, name)) is not None:
@@ -24,8 +24,8 @@ def command(order: Order, made: dict[str, Any]) -> str:
     return shlex.join([*words, "-o", "clip.mp4"])
 
 
-def script(order: Order, made: dict[str, Any]) -> str:
-    """The same in Python."""
+def script(order: Order, clip_settings: dict[str, Any]) -> str:
+    """Return the Python script that generates a clip again."""
     if order.latents is not None:
         return (
             "from mlx_happyhorse import HappyHorse, Latents\n\n"
@@ -35,20 +35,19 @@ def script(order: Order, made: dict[str, Any]) -> str:
             'last.clip.save("clip.mp4")\n'
         )
     arguments = [repr(order.prompt)]
-    arguments += [f"{name}={value!r}" for name, value in _settings(order, made).items()]
+    arguments += [f"{name}={value!r}" for name, value in _settings(order, clip_settings).items()]
     for name in ("image", "audio"):
         if (path := getattr(order, name)) is not None:
             arguments.append(f"{name}={str(path)!r}")
-    given = "".join(f"    {argument},\n" for argument in arguments)
+    lines = "".join(f"    {argument},\n" for argument in arguments)
     return (
         "from mlx_happyhorse import HappyHorse\n\n"
         f"horse = HappyHorse.load({order.model!r})\n"
-        f"clip = horse.generate(\n{given})\n"
+        f"clip = horse.generate(\n{lines})\n"
         'clip.save("clip.mp4")\n'
     )
 
 
-def _settings(order: Order, made: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, and the seed that the clip got."""
-    given = order.settings | {"seed": made.get("seed", order.settings.get("seed"))}
-    return {name: given[name] for name in FLAGS if given.get(name) is not None}
+def _settings(order: Order, clip_settings: dict[str, Any]) -> dict[str, Any]:
+    settings = order.settings | {"seed": clip_settings.get("seed", order.settings.get("seed"))}
+    return {name: settings[name] for name in SETTINGS if settings.get(name) is not None}

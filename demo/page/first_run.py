@@ -1,35 +1,35 @@
-"""The card of a first visit: what to download, what it takes, and how far it is."""
+"""The card of the first run, as HTML: the weights to download, their size, and the progress."""
 
 from __future__ import annotations
 
 from html import escape
 
-from ..downloads import Fetch
+from ..downloads import DownloadStatus
 from ..offers import Offer, free_disk, gated, licences
-from .stage import size
+from .html import line, size
 from .texts import Texts
 
-MODEL = "magihuman-distill"  # eight steps without guidance: the one to begin with
+MODEL = "magihuman-distill"  # eight steps without guidance: about eight times as fast as the base model
 
 
-def label(offer: Offer, texts: Texts) -> str:
-    """What an offer is called where one is chosen."""
+def label(offer: Offer) -> str:
+    """Return the name of an offer in the list of choices."""
     return "bf16" if offer.bits is None else f"{offer.bits} bit"
 
 
 def card(offers: list[Offer], texts: Texts) -> str:
-    """Sizes, memory, free disk and licences, as HTML."""
-    heads = (texts.row_model, texts.row_download, texts.row_disk, texts.row_memory, "")
-    head = "".join(f"<th scope='col'>{escape(text)}</th>" for text in heads)
+    """Return sizes, memory, free disk and licences as HTML."""
+    columns = (texts.column_variant, texts.column_download, texts.column_disk, texts.column_memory, "")
+    head = "".join(f"<th scope='col'>{escape(column)}</th>" for column in columns)
     rows = "".join(_row(offer, texts) for offer in offers)
     free = texts.free_disk.format(size=size(free_disk()))
-    named = "; ".join(f"{repo}: {name}" for repo, name in licences(MODEL).items())
-    locked = "".join(f"<li>{escape(texts.gated.format(repo=repo))}</li>" for repo in gated(MODEL))
+    licence_list = "; ".join(f"{repo}: {name}" for repo, name in licences(MODEL).items())
+    steps = "".join(f"<li>{escape(texts.gated.format(repo=repo))}</li>" for repo in gated(MODEL))
     return (
         f"<h2>{escape(texts.welcome)}</h2><p>{escape(texts.welcome_text)} {escape(free)}</p>"
         f'<div class="hh-table"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
         f"<details><summary>{escape(texts.licences)}: {escape(', '.join(gated(MODEL)))}</summary>"
-        f'<p class="hh-line">{escape(named)}</p><ul class="hh-notes">{locked}</ul></details>'
+        f'{line(licence_list)}<ul class="hh-notes">{steps}</ul></details>'
     )
 
 
@@ -37,24 +37,24 @@ def _row(offer: Offer, texts: Texts) -> str:
     remark = texts.recommended if offer.recommended else "" if offer.fits else texts.does_not_fit
     memory = size(offer.memory) + (f", {texts.streamed}" if offer.streamed else "")
     cells = "".join(f"<td>{escape(x)}</td>" for x in (size(offer.fetched), size(offer.stored), memory))
-    name = f"<th scope='row'>{escape(label(offer, texts))}</th>"
+    name = f"<th scope='row'>{escape(label(offer))}</th>"
     return f"<tr>{name}{cells}<td><b>{escape(remark)}</b></td></tr>"
 
 
-def progress(fetch: Fetch, texts: Texts) -> str:
-    """How far a download is, as HTML."""
-    lines = {
+def progress(status: DownloadStatus, texts: Texts) -> str:
+    """Return the progress of a download as HTML."""
+    texts_by_state = {
         "none": "",
-        "fetching": texts.fetching.format(done=size(fetch.done), total=size(fetch.total)),
-        "done": texts.fetched.format(model=fetch.model),
+        "downloading": texts.downloading.format(done=size(status.done), total=size(status.total)),
+        "done": texts.downloaded.format(model=status.model),
         "cancelled": texts.cancelled,
         "error": texts.failed,
     }
-    line, note = lines[fetch.state], fetch.note
-    said = f"<p>{escape(note)}</p>" if note else ""
-    share = 100 * fetch.done / max(fetch.total, 1)
-    bar = f'<div class="hh-bar"><div style="width:{share:.1f}%"></div></div>'
+    text = f"<p>{escape(texts_by_state[status.state])}</p>"
+    note = f"<p>{escape(status.note)}</p>" if status.note else ""
+    percent = 100 * status.done / max(status.total, 1)
+    bar = f'<div class="hh-bar"><div style="width:{percent:.1f}%"></div></div>'
     return (
-        f'<div role="status" id="fetching" data-state="{fetch.state}">'
-        f"{bar if fetch.state == 'fetching' else ''}<p>{escape(line)}</p>{said}</div>"
+        f'<div role="status" id="fetching" data-state="{status.state}">'
+        f"{bar if status.state == 'downloading' else ''}{text}{note}</div>"
     )

@@ -1,10 +1,12 @@
-"""The clips of the output folder, with what their own metadata say."""
+"""The clips in the output folder, with the settings in their metadata."""
 
 from __future__ import annotations
 
+import base64
 import io
 import threading
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,19 +14,21 @@ import av
 from PIL import Image
 
 from mlx_happyhorse.errors import RequestError
-from mlx_happyhorse.inputs.request import LIMITS
 from mlx_happyhorse.outputs import metadata
 from mlx_happyhorse.pipeline.writer import LATENTS
-from mlx_happyhorse.storage import hub
 
-SHOWN = 24  # the newest clips
-WIDTH = 240  # pixels of a poster
-LONGEST_PROMPT = 20_000  # letters of a prompt that is restored
+from ..jobs.queue import Order
+from .restored import RestoredSettings
+from .texts import Texts
+
+MAX_CLIPS = 24  # the newest ones
+POSTER_WIDTH = 240  # pixels
+MAX_LABEL = 120  # characters of the prompt
 
 
 @dataclass(frozen=True)
-class Entry:
-    """A clip of ours in the folder, and the JPEG that stands for it."""
+class SavedClip:
+    """A clip in the output folder: its file, a JPEG of its first frame, and its settings."""
 
     file: Path
     poster: bytes
@@ -32,89 +36,74 @@ class Entry:
 
     @property
     def latents(self) -> Path | None:
-        """What it can be upscaled from."""
+        """The file that the clip can be upscaled from."""
         file = self.file.with_suffix(LATENTS)
         return file if file.exists() and self.settings.get("upscale") is None else None
 
-
-@dataclass(frozen=True)
-class Restored:
-    """What a clip of anybody's says of itself, for the fields of the page: checked, and only what they hold.
-
-    `image`, `audio` and `model` are names to show, nothing that is opened or fetched."""
-
-    prompt: str
-    settings: dict[str, Any]
-    image: str | None
-    audio: str | None
-    model: str
-    model_is_here: bool
+    @property
+    def order(self) -> Order:
+        """The order that generates the clip again, without its first frame and voice."""
+        return RestoredSettings.of(self.settings).order
 
 
 class History:
-    """Reads each file once."""
+    """The clips of a folder. Each file is read once."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._known: dict[tuple[str, int], Entry | None] = {}
+        self._known: dict[tuple[str, int], SavedClip | None] = {}
         self._lock = threading.Lock()
 
-    def entries(self) -> list[Entry]:
-        """The newest first. Foreign and damaged files are left out."""
+    def clips(self) -> list[SavedClip]:
+        """Return the newest clips, newest first. Files of other programs and damaged ones are left out."""
         with self._lock:
-            stamps = [(file, stamp) for file in self.folder.glob("*.mp4") if (stamp := _changed(file))]
-            newest = sorted(stamps, key=lambda pair: pair[1], reverse=True)[:SHOWN]
-            return [entry for file, stamp in newest if (entry := self._entry(file, stamp)) is not None]
+            times = [(file, time) for file in self.folder.glob("*.mp4") if (time := _modified(file))]
+            newest = sorted(times, key=lambda pair: pair[1], reverse=True)[:MAX_CLIPS]
+            return [clip for file, time in newest if (clip := self._clip(file, time)) is not None]
 
-    def _entry(self, file: Path, stamp: int) -> Entry | None:
-        key = file.name, stamp
+    def find(self, name: str) -> SavedClip | None:
+        """Return the clip of a file name; None if the history does not show it."""
+        return next((clip for clip in self.clips() if clip.file.name == name), None)
+
+    def _clip(self, file: Path, time: int) -> SavedClip | None:
+        key = file.name, time
         if key not in self._known:
             try:
-                self._known[key] = Entry(file, _poster(file), metadata.read(file))
+                self._known[key] = SavedClip(file, _poster(file), metadata.read(file))
             except (RequestError, OSError, av.FFmpegError, ValueError, StopIteration):
                 self._known[key] = None
         return self._known[key]
 
 
+def gallery(clips: list[SavedClip], texts: Texts) -> str:
+    """Return the history as HTML: a button with a poster for each clip."""
+    if not clips:
+        return ""
+    buttons = "".join(_button(clip) for clip in clips)
+    return f'<p class="hh-title">{escape(texts.history)}</p><div class="hh-history">{buttons}</div>'
+
+
+def _button(clip: SavedClip) -> str:
+    poster = base64.b64encode(clip.poster).decode()
+    name, label = escape(clip.file.name), escape(str(clip.settings["prompt"])[:MAX_LABEL])
+    return (
+        f'<button type="button" data-name="{name}" aria-label="{label}" title="{label}">'
+        f'<img alt="" src="data:image/jpeg;base64,{poster}"></button>'
+    )
+
+
 def _poster(file: Path) -> bytes:
-    """The first frame as a small JPEG."""
+    """Return the first frame as a small JPEG."""
     with av.open(str(file)) as container:
         image: Image.Image = next(container.decode(video=0)).to_image()
-    image.thumbnail((WIDTH, WIDTH))
+    image.thumbnail((POSTER_WIDTH, POSTER_WIDTH))
     data = io.BytesIO()
     image.save(data, "JPEG", quality=80)
     return data.getvalue()
 
 
-def restore(file: Path) -> Restored:
-    """What a clip says of itself. Raises RequestError for what is no clip of ours."""
-    said = metadata.read(file)
-    model = str(said["model"])[:200]
-    settings: dict[str, Any] = {
-        name: value for name in LIMITS if (value := _number(said.get(name), name)) is not None
-    }
-    if isinstance(negative := said.get("negative_prompt"), str):
-        settings["negative_prompt"] = negative[:LONGEST_PROMPT]
-    if said.get("upscale") in ("540p", "1080p"):
-        settings["upscale"] = said["upscale"]
-    image, audio = _name(said.get("image")), _name(said.get("audio"))
-    return Restored(said["prompt"][:LONGEST_PROMPT], settings, image, audio, model, hub.is_here_as(model))
-
-
-def _number(value: Any, name: str) -> float | int | None:
-    kind, (low, high) = LIMITS[name]
-    sound = isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
-    return kind(value) if sound else None
-
-
-def _name(source: Any) -> str | None:
-    path = source.get("path") if isinstance(source, dict) else None
-    if not source:
-        return None
-    return Path(path).name[:100] if isinstance(path, str) else "?"
-
-
-def _changed(file: Path) -> int:
+def _modified(file: Path) -> int:
+    """Return when a file was changed, in ns; 0 if it was deleted meanwhile."""
     try:
         return file.stat().st_mtime_ns
     except OSError:

@@ -1,4 +1,4 @@
-"""The page: one sheet, two columns. What its parts do is in `events`."""
+"""The components of the page: one sheet with two columns. `wiring` connects them to their handlers."""
 
 from __future__ import annotations
 
@@ -11,35 +11,34 @@ from mlx_happyhorse.inputs.prompts import LANGUAGES as SPOKEN
 from mlx_happyhorse.inputs.request import RATIOS
 
 from . import stage
-from .form import DRAFT
+from .form import DRAFT, qualities
 from .models import Model
 from .styles import CLICKED
 from .texts import LANGUAGES, Texts
 
-LINES = 4  # of dialogue in the form
+DIALOGUE_LINES = 4  # in the form of "Format help"
 
 
 class Page:
-    """Its components, by what they are called in `Texts`."""
+    """All components, and the values that a tab remembers."""
 
-    def __init__(self, model: Model, models: list[str], header: str):
-        self.texts, self.model = Texts.of("en"), model
-        self._top(header)
-        self.first_run = gr.Column(visible=False, elem_id="first-run")
-        with self.first_run:
-            self._first_run(models)
+    def __init__(self, default_model: Model, header: str):
+        self.texts, self.default_model = Texts.of("en"), default_model
+        self._add_top(header)
+        with gr.Column(visible=False, elem_id="first-run") as self.first_run:
+            self._add_first_run()
         with gr.Row(elem_classes="hh-columns", equal_height=False):
             with gr.Column(scale=9, min_width=340):
-                self._words()
-                self._inputs()
-                self._choices()
-                self._order()
-                self._advanced(models)
+                self._add_prompt()
+                self._add_inputs()
+                self._add_choices()
+                self._add_buttons()
+                self._add_advanced()
             with gr.Column(scale=10, min_width=340):
-                self._stage()
-        self._memory()
+                self._add_stage()
+        self._add_memory()
 
-    def _top(self, header: str) -> None:
+    def _add_top(self, header: str) -> None:
         with gr.Row(elem_classes="hh-top"):
             gr.HTML(header)
             self.language = gr.Dropdown(
@@ -53,23 +52,25 @@ class Page:
                 filterable=False,
             )
 
-    def _first_run(self, models: list[str]) -> None:
+    def _add_first_run(self) -> None:
         self.welcome = gr.HTML()
-        self.offer = gr.Radio([], label=self.texts.row_model, show_label=False, elem_id="offer")
+        self.offer = gr.Radio([], label=self.texts.column_variant, show_label=False, elem_id="offer")
         with gr.Row():
-            self.get = gr.Button(
-                self.texts.get.format(size=""), variant="primary", elem_id="download-weights"
+            self.download_weights = gr.Button(
+                self.texts.download_weights.format(size=""), variant="primary", elem_id="download-weights"
             )
-            self.cancel = gr.Button(self.texts.cancel, visible=False, elem_id="cancel-download")
+            self.cancel_download = gr.Button(
+                self.texts.cancel_download, visible=False, elem_id="cancel-download"
+            )
             self.try_tiny = gr.Button(self.texts.try_tiny, elem_id="try-tiny")
-        self.fetching = gr.HTML()
-        with gr.Accordion(self.texts.have_them, open=False, elem_id="own-weights") as self.own_weights:
+        self.download_status = gr.HTML()
+        with gr.Accordion(self.texts.own_weights, open=False, elem_id="own-weights") as self.own_weights:
             self.own_folder = gr.Textbox(
-                label=self.texts.have_them_info, max_lines=1, elem_id="own-folder", container=False
+                label=self.texts.own_folder, max_lines=1, elem_id="own-folder", container=False
             )
-            self.have_them = gr.Button(self.texts.use_folder, size="sm", elem_id="have-them")
+            self.use_folder = gr.Button(self.texts.use_folder, size="sm", elem_id="have-them")
 
-    def _words(self) -> None:
+    def _add_prompt(self) -> None:
         texts = self.texts
         self.prompt = gr.Textbox(
             label=texts.prompt,
@@ -80,23 +81,23 @@ class Page:
             max_length=20_000,
         )
         self.format_help = gr.Button(texts.format_help, size="sm", elem_id="format-help")
-        with gr.Column(visible=False, elem_id="format-form") as self.form:
+        with gr.Column(visible=False, elem_id="format-form") as self.format_form:
             self.format_description = gr.Textbox(label=texts.format_description, lines=3)
-            self.lines: list[Any] = []
-            for _ in range(LINES):
+            self.format_lines: list[Any] = []
+            for _ in range(DIALOGUE_LINES):
                 with gr.Row():
                     speaker = gr.Textbox(label=texts.format_speaker, max_lines=1, scale=3)
                     language = gr.Dropdown(
                         list(SPOKEN), value="English", label=texts.format_language, scale=2, filterable=False
                     )
-                    says = gr.Textbox(label=texts.format_says, max_lines=1, scale=5)
-                self.lines += [speaker, language, says]
+                    words = gr.Textbox(label=texts.format_words, max_lines=1, scale=5)
+                self.format_lines += [speaker, language, words]
             self.format_sound = gr.Textbox(label=texts.format_sound, max_lines=1)
             self.format_write = gr.Button(
                 texts.format_write, variant="primary", size="sm", elem_id="format-write"
             )
 
-    def _inputs(self) -> None:
+    def _add_inputs(self) -> None:
         with gr.Accordion(self.texts.inputs, open=False, elem_id="inputs") as self.inputs, gr.Row():
             self.first_frame = gr.Image(
                 label=self.texts.first_frame,
@@ -115,8 +116,8 @@ class Page:
                 buttons=[],
             )
 
-    def _choices(self) -> None:
-        low, usual, high = self.model.lengths
+    def _add_choices(self) -> None:
+        low, usual, high = self.default_model.lengths
         with gr.Group():
             with gr.Row():
                 self.shape = gr.Radio(list(RATIOS), value="16:9", label=self.texts.shape, elem_id="shape")
@@ -124,10 +125,13 @@ class Page:
                     low, high, value=usual, step=1, label=self.texts.seconds, elem_id="seconds", buttons=[]
                 )
             self.quality = gr.Radio(
-                qualities(self.model, self.texts), value=DRAFT, label=self.texts.quality, elem_id="quality"
+                qualities(self.default_model, self.texts),
+                value=DRAFT,
+                label=self.texts.quality,
+                elem_id="quality",
             )
 
-    def _order(self) -> None:
+    def _add_buttons(self) -> None:
         self.estimate = gr.HTML('<div id="estimate" data-state="none">…</div>')
         self.fit = gr.Button(visible=False, size="sm", elem_id="fit")
         with gr.Row():
@@ -136,12 +140,11 @@ class Page:
                 self.texts.stop, variant="secondary", scale=1, elem_id="stop", interactive=False
             )
 
-    def _advanced(self, models: list[str]) -> None:
+    def _add_advanced(self) -> None:
         texts = self.texts
         with gr.Accordion(texts.advanced, open=False, elem_id="advanced") as self.advanced:
-            self.models = gr.Dropdown(
-                models, value=self.model.name, label=texts.model, elem_id="model", filterable=False
-            )
+            name = self.default_model.name
+            self.model = gr.Dropdown([name], value=name, label=texts.model, elem_id="model", filterable=False)
             with gr.Row():
                 self.seed = gr.Number(label=texts.seed, precision=0, minimum=0, elem_id="seed")
                 self.lock_seed = gr.Checkbox(label=texts.lock_seed, elem_id="lock-seed")
@@ -150,16 +153,16 @@ class Page:
                     precision=0,
                     minimum=1,
                     maximum=100,
-                    value=self.model.sampling["steps"],
+                    value=self.default_model.sampling["steps"],
                     elem_id="steps",
                 )
-            with gr.Group(visible=self.model.guided) as self.guided:
+            with gr.Group(visible=self.default_model.guided) as self.guidance_group:
                 self.guidance = gr.Number(
-                    label=texts.guidance, minimum=1, maximum=20, value=self.model.sampling["guidance"]
+                    label=texts.guidance, minimum=1, maximum=20, value=self.default_model.sampling["guidance"]
                 )
                 self.negative_prompt = gr.Textbox(label=texts.negative_prompt, lines=2)
 
-    def _stage(self) -> None:
+    def _add_stage(self) -> None:
         texts = self.texts
         self.stage = gr.HTML(stage.idle(texts), elem_id="stage-frame")
         with gr.Row(visible=False, elem_classes="hh-actions") as self.actions:
@@ -169,31 +172,33 @@ class Page:
             self.copy_command = gr.Button(texts.copy_command, size="sm", elem_id="copy-command")
             self.copy_python = gr.Button(texts.copy_python, size="sm", elem_id="copy-python")
             self.download = gr.DownloadButton(texts.download, size="sm", elem_id="download")
-        with gr.Row(visible=False, elem_id="waiting") as self.banner:
-            self.waiting = gr.HTML()
+        with gr.Row(visible=False, elem_id="waiting") as self.unfinished:
+            self.unfinished_count = gr.HTML()
             self.resume = gr.Button(texts.resume, size="sm", elem_id="resume", variant="primary")
             self.discard = gr.Button(texts.discard, size="sm", elem_id="discard")
         self.history = gr.HTML(elem_id="history", js_on_load=CLICKED)
-        self.drop = gr.File(label=texts.drop, file_types=[".mp4"], height=130, elem_id="restore", buttons=[])
-        self.told = gr.HTML(elem_id="told")
+        self.restore_file = gr.File(
+            label=texts.restore_file, file_types=[".mp4"], height=130, elem_id="restore", buttons=[]
+        )
+        self.message = gr.HTML(elem_id="told")
 
-    def _memory(self) -> None:
-        """What a tab remembers, and the clock that looks at its job."""
-        self.job = gr.State("")
-        self.kept_job = gr.BrowserState("", storage_key="happyhorse-job", secret="happyhorse")
-        self.kept_language = gr.BrowserState("", storage_key="happyhorse-language", secret="happyhorse")
-        self.extra = gr.State({})
-        self.fix = gr.State({})
-        self.shown = gr.State("")
-        self.chosen = gr.State("")
+    def _add_memory(self) -> None:
+        """Add the values that a tab remembers, and the clocks that refresh it."""
+        self.job = gr.State("")  # the id of the job on the stage
+        self.saved_job = gr.BrowserState("", storage_key="happyhorse-job", secret="happyhorse")
+        self.saved_language = gr.BrowserState("", storage_key="happyhorse-language", secret="happyhorse")
+        self.extra = gr.State({})  # settings that no field shows
+        self.fix = gr.State({})  # settings with which a clip fits
+        self.shown = gr.State("")  # the HTML on the stage
+        self.clip_name = gr.State("")  # the file name of the finished clip on the stage
         self.command_text = gr.Textbox(visible="hidden", label="command")
         self.script_text = gr.Textbox(visible="hidden", label="script")
         self.clock = gr.Timer(0.4, active=False)
-        self.fetch_clock = gr.Timer(0.7, active=False)
+        self.download_clock = gr.Timer(0.7, active=False)
 
     @property
     def fields(self) -> list[Any]:
-        """The inputs of a `Form`, in its order."""
+        """The components of a `Form`, in its order."""
         return [
             self.prompt,
             self.first_frame,
@@ -201,7 +206,7 @@ class Page:
             self.shape,
             self.seconds,
             self.quality,
-            self.models,
+            self.model,
             self.seed,
             self.lock_seed,
             self.steps,
@@ -210,66 +215,11 @@ class Page:
             self.extra,
         ]
 
-    def labelled(self, texts: Texts) -> dict[Any, Any]:
-        """The updates that put the page into a language."""
-        labels = {
-            self.format_description: texts.format_description,
-            self.format_sound: texts.format_sound,
-            self.inputs: texts.inputs,
-            self.own_weights: texts.have_them,
-            self.first_frame: texts.first_frame,
-            self.voice: texts.voice,
-            self.shape: texts.shape,
-            self.seconds: texts.seconds,
-            self.advanced: texts.advanced,
-            self.models: texts.model,
-            self.seed: texts.seed,
-            self.lock_seed: texts.lock_seed,
-            self.steps: texts.steps,
-            self.guidance: texts.guidance,
-            self.negative_prompt: texts.negative_prompt,
-            self.own_folder: texts.have_them_info,
-            self.language: texts.language,
-        }
-        for i, part in enumerate(self.lines):
-            labels[part] = (texts.format_speaker, texts.format_language, texts.format_says)[i % 3]
-        values = {
-            self.format_help: texts.format_help,
-            self.format_write: texts.format_write,
-            self.generate: texts.generate,
-            self.stop: texts.stop,
-            self.resume: texts.resume,
-            self.discard: texts.discard,
-            self.cancel: texts.cancel,
-            self.try_tiny: texts.try_tiny,
-            self.have_them: texts.use_folder,
-            self.reuse: texts.reuse,
-            self.again: texts.again,
-            self.upscale: texts.upscale,
-            self.copy_command: texts.copy_command,
-            self.copy_python: texts.copy_python,
-        }
-        updates = {part: gr.update(label=label) for part, label in labels.items()}
-        updates |= {part: gr.update(value=value) for part, value in values.items()}
-        updates[self.download] = gr.update(label=texts.download)
-        updates[self.drop] = gr.update(label=texts.drop)
-        updates[self.quality] = gr.update(label=texts.quality, choices=qualities(self.model, texts))
-        updates[self.prompt] = gr.update(label=texts.prompt, placeholder=texts.prompt_placeholder)
-        return updates
-
-
-def qualities(model: Model, texts: Texts) -> list[tuple[str, str]]:
-    """A draft at the base size, and the sizes that the model can upscale to."""
-    return [
-        (texts.draft, DRAFT),
-        *((texts.upscaled.format(size=size), size) for size in model.upscalers),
-    ]
-
 
 def header(machine: str, memory: str, model: str, shared: bool) -> str:
-    """The title, and on what the page runs."""
+    """Return the title, the machine and the model as HTML."""
     texts = Texts.of("en")
-    where = texts.shared if shared else texts.local
+    where = texts.shared if shared else texts.local_only
     pill = " · ".join(escape(part) for part in (machine, memory, model, where) if part)
     return (
         '<div class="hh-header"><h1>HappyHorse <span>MLX</span></h1>'

@@ -1,19 +1,19 @@
-"""What the page must know of a model: its defaults, and what it holds."""
+"""What the page needs to know about a model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any
 
-from mlx_happyhorse.inputs.request import RATIOS, ratio_size
 from mlx_happyhorse.storage import hub
 
 TINY = "tiny"
+SHORTEST, LONGEST = 3, 15  # seconds on the slider, as HappyHorse's API takes
 
 
 @dataclass(frozen=True)
 class Model:
-    """`upscalers` are the sizes it can be upscaled to; `guided` tells whether it has guidance."""
+    """A model's sampling defaults, the sizes that it can upscale to, and whether it uses guidance."""
 
     name: str
     sampling: dict[str, Any]
@@ -22,24 +22,18 @@ class Model:
 
     @classmethod
     def of(cls, name: str) -> Model:
-        """Reads the description of a model. Raises RequestError."""
+        """Read a model's config.json. Raises RequestError if there is no such model."""
         config = hub.describe(hub.find(name))
-        held = [size for size in ("540p", "1080p") if f"upscaler_{size}" in config["components"]]
-        return cls(name, config["sampling"], tuple(held), config["variant"] == "base")
+        sizes = [size for size in ("540p", "1080p") if f"upscaler_{size}" in config["components"]]
+        return cls(name, config["sampling"], tuple(sizes), config["variant"] == "base")
 
     @property
     def lengths(self) -> tuple[int, int, int]:
-        """The shortest clip, the usual and the longest, in whole seconds."""
-        usual = round(self.sampling["seconds"])
-        return min(3, usual - 1) or 1, usual, 15
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, int]]:
-        """Sizes by ratio."""
-        usual = self.sampling["width"], self.sampling["height"]
-        return {ratio: ratio_size(ratio, usual) for ratio in RATIOS}
+        """The shortest clip, the default and the longest, in whole seconds."""
+        default = round(self.sampling["seconds"])
+        return min(SHORTEST, default - 1) or 1, default, LONGEST
 
 
-def real_models() -> list[str]:
-    """The models on this machine that make more than toys."""
+def full_models() -> list[str]:
+    """Return the models on this machine without the tiny one, whose clips are noise."""
     return [name for name in hub.installed() if name not in hub.EMBEDDED]

@@ -1,4 +1,4 @@
-"""The right half of the page: one job, as HTML. All that comes from people or files is escaped."""
+"""The stage on the right of the page, as HTML: one job or one clip. Text from users and files is escaped."""
 
 from __future__ import annotations
 
@@ -10,38 +10,46 @@ from urllib.parse import quote
 from mlx_happyhorse.planning.plan import duration
 
 from ..jobs.queue import Snapshot
+from .html import line, size
 from .texts import Texts
 
 
 def idle(texts: Texts) -> str:
+    """Return the stage before the first job."""
     return _frame("idle", f'<div class="hh-empty">{escape(texts.idle)}</div>')
 
 
 def failed(texts: Texts, error: str) -> str:
-    """Something that did not even become a job."""
+    """Return the stage for an order that was refused."""
     return _frame("error", _error(texts, error))
 
 
-def gone(texts: Texts) -> str:
-    return _frame("stopped", f'<p class="hh-line">{escape(texts.gone)}</p>')
+def restarted(texts: Texts) -> str:
+    """Return the stage for a job that this process does not know."""
+    return _frame("stopped", line(texts.restarted))
+
+
+def finished(file: Path, texts: Texts) -> str:
+    """Return the stage for a clip from the history."""
+    return _frame("done", _player(file, texts))
 
 
 def show(job: Snapshot, texts: Texts) -> str:
-    """A job's stage. The same job gives the same HTML, so that what plays is not replaced."""
+    """Return the stage for a job: equal HTML for an unchanged one, so that a playing clip is not replaced."""
     if job.state == "queued":
         place = texts.queued.format(place=job.place)
         return _frame("queued", f'<div class="hh-empty">{escape(place)}</div>')
     if job.state == "running":
         return _running(job, texts)
     if job.state == "done" and job.file is not None:
-        return _frame("done", clip(job.file, texts) + _notes(job, texts))
+        return _frame("done", _player(job.file, texts) + _notes(job, texts))
     if job.state == "stopped":
-        return _frame("stopped", f'{_preview(job, texts)}<p class="hh-line">{escape(texts.stopped)}</p>')
+        return _frame("stopped", _preview(job, texts) + line(texts.stopped))
     return _frame("error", _error(texts, job.error) + _notes(job, texts))
 
 
-def clip(file: Path, texts: Texts) -> str:
-    """A player; the sound is heard once it plays, as browsers play nothing aloud by themselves."""
+def _player(file: Path, texts: Texts) -> str:
+    """Return a video player. It does not start by itself: browsers only allow that without sound."""
     source = f"/gradio_api/file={quote(str(file))}"
     return (
         f'<div id="clip"><video controls loop playsinline preload="auto" src="{source}" '
@@ -50,12 +58,11 @@ def clip(file: Path, texts: Texts) -> str:
 
 
 def _running(job: Snapshot, texts: Texts) -> str:
-    names = [*job.stages]
-    at = names.index(job.stage) if job.stage in names else 0
-    done = (at + job.share) / max(len(names), 1)
-    parts = [
-        f'<li class="{"past" if i < at else "now" if i == at else "next"}">{escape(texts.stage(name))}</li>'
-        for i, name in enumerate(names)
+    current = job.stages.index(job.stage) if job.stage in job.stages else 0
+    done = (current + job.share) / max(len(job.stages), 1)
+    items = [
+        f'<li class="{_tense(i, current)}">{escape(texts.stage(name))}</li>'
+        for i, name in enumerate(job.stages)
     ]
     step = texts.step_of.format(step=min(job.step + 1, job.steps), steps=job.steps)
     left = texts.left.format(time=duration(job.seconds_left))
@@ -69,14 +76,14 @@ def _running(job: Snapshot, texts: Texts) -> str:
         f'aria-valuemin="0" aria-valuemax="100" aria-valuenow="{100 * done:.0f}">'
         f'<div style="width:{100 * done:.1f}%"></div></div>'
     )
-    line = f'<p class="hh-line"><b>{escape(step)}</b> · {escape(left)} · {escape(memory)}</p>'
-    stages = f'<ol class="hh-stages">{"".join(parts)}</ol>'
-    return _frame("running", f"{_preview(job, texts)}{bar}{stages}{line}{_notes(job, texts)}", data)
+    progress = f'<p class="hh-line"><b>{escape(step)}</b> · {escape(left)} · {escape(memory)}</p>'
+    stages = f'<ol class="hh-stages">{"".join(items)}</ol>'
+    return _frame("running", f"{_preview(job, texts)}{bar}{stages}{progress}{_notes(job, texts)}", data)
 
 
-def size(count: float) -> str:
-    """Bytes as a person reads them."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
+def _tense(stage: int, current: int) -> str:
+    """Return the CSS class of a stage."""
+    return "past" if stage < current else "now" if stage == current else "next"
 
 
 def _preview(job: Snapshot, texts: Texts) -> str:
@@ -93,8 +100,8 @@ def _error(texts: Texts, error: str) -> str:
 def _notes(job: Snapshot, texts: Texts) -> str:
     if not job.notes:
         return ""
-    lines = "".join(f"<li>{escape(note)}</li>" for note in job.notes)
-    return f'<ul class="hh-notes" aria-label="{escape(texts.notes)}">{lines}</ul>'
+    items = "".join(f"<li>{escape(note)}</li>" for note in job.notes)
+    return f'<ul class="hh-notes" aria-label="{escape(texts.notes)}">{items}</ul>'
 
 
 def _frame(state: str, content: str, data: str = "") -> str:

@@ -1,4 +1,4 @@
-"""How the page looks, and the little that the browser does by itself."""
+"""Styles of the page, and the few scripts that run in the browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ FONTS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans SC", "sans-serif"]
 
 
 def theme() -> gr.Theme:
-    """Orange on grey with the system's fonts: nothing is fetched from elsewhere."""
+    """Return an orange theme with system fonts: nothing is loaded from other hosts."""
     return gr.themes.Base(
         primary_hue="orange",
         neutral_hue="stone",
@@ -116,7 +116,7 @@ footer { display: none !important; }
 }
 """
 
-# Keys, a word when something was copied, and names for what Gradio leaves without one.
+# Keyboard shortcuts (⌘↵ generates, Esc stops), and a toast when text was copied to the clipboard.
 HEAD = """
 <script>
 (() => {

@@ -8,30 +8,37 @@ from ..errors import RequestError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", "-m", help="the model to begin with (one that was downloaded, else tiny)")
-    parser.add_argument("--port", type=int, help="(7860, or the next free one)")
     parser.add_argument(
-        "--output-dir", default="~/Movies/HappyHorse", help="where clips are saved (~/Movies/HappyHorse)"
+        "--model", "-m", help="initial model: name or folder (default: a downloaded model, or tiny)"
+    )
+    parser.add_argument("--port", type=int, help="port (default: 7860, or the next free one)")
+    parser.add_argument(
+        "--output-dir",
+        default="~/Movies/HappyHorse",
+        metavar="FOLDER",
+        help="folder for clips (default: %(default)s)",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open the browser")
-    parser.add_argument("--listen", action="store_true", help="serve the local network too; needs --auth")
+    parser.add_argument("--listen", action="store_true", help="serve the local network too; requires --auth")
     parser.add_argument(
-        "--share", action="store_true", help="open a public address through Gradio's servers; needs --auth"
+        "--share",
+        action="store_true",
+        help="create a public address through Gradio's servers; requires --auth",
     )
-    parser.add_argument("--auth", metavar="USER:PASSWORD", help="ask for this name and password")
+    parser.add_argument("--auth", metavar="USER:PASSWORD", help="require this user name and password")
     parser.add_argument("--mcp", action="store_true", help="offer the endpoints to MCP clients")
 
 
 def run(options: argparse.Namespace) -> None:
-    """open a page in the browser to make clips with"""
+    """generate clips on a page in the browser"""
     if find_spec("gradio") is None:
-        raise RequestError('the page needs Gradio: pip install "mlx-happyhorse[demo]"')
+        raise RequestError('the page needs Gradio. Run: pip install "mlx-happyhorse[demo]"')
     from ..demo.server import Options, serve
 
     serve(
         Options(
             model=options.model,
-            folder=Path(options.output_dir),
+            output_dir=Path(options.output_dir),
             port=options.port,
             listen=options.listen,
             share=options.share,
