@@ -1,4 +1,4 @@
-"""Files and folders that appear complete or not at all."""
+"""Files and folders that appear complete or not at all, and the paths that users give."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .errors import RequestError
 
 
 def expanded(path: str | Path) -> Path:
-    """The path, with the folder that ~ or ~name stand for. Raises RequestError if there is none."""
+    """Return the path with ~ or ~name expanded. Raise RequestError if there is no such home folder."""
     if not str(path):
-        raise RequestError("a file's name is empty.")
+        raise RequestError("the path is empty.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -31,8 +31,8 @@ def home() -> Path:
 
 
 @contextmanager
-def partial_beside(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` to write to, and to rename when complete; else it is removed."""
+def temporary_beside(path: Path) -> Iterator[Path]:
+    """Give a hidden path beside `path` to write to and rename; remove what is left there at the end."""
     beside = path.with_name(f".{secrets.token_hex(6)}.partial")
     try:
         yield beside
@@ -44,15 +44,15 @@ def partial_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def written_beside(path: Path) -> Iterator[Path]:
-    """A hidden name beside `path` to write to: renamed to `path` in the end, removed on any failure."""
-    with partial_beside(path) as beside:
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Give a hidden path beside `path` to write to; rename it to `path`, or remove it on failure."""
+    with temporary_beside(path) as beside:
         yield beside
         beside.replace(path)
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON file's object; an empty one if there is none, or it is damaged."""
+    """Return a JSON file's object; an empty one if the file is missing or damaged."""
     try:
         known = json.loads(path.read_text())
     except (OSError, ValueError, RecursionError):
@@ -61,24 +61,24 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def store_object(path: Path, values: dict[str, Any]) -> None:
-    """Write a JSON file that no run depends on: a disk that cannot be written is no reason to fail."""
+    """Write a JSON file; ignore a disk that cannot be written, as no run depends on it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_beside(path) as beside:
+        with atomic_write(path) as beside:
             beside.write_text(json.dumps(values))
     except OSError:
         return
 
 
 def numbered(path: Path) -> Iterator[Path]:
-    """`path`, then name_1, name_2 … beside it."""
+    """Yield `path`, then name_1, name_2 … beside it."""
     yield path
     for n in count(1):
         yield path.with_name(f"{path.stem}_{n}{path.suffix}")
 
 
-def rename_to_free(path: Path, target: Path) -> Path:
-    """Gives `path` the first of `target`, target_1 … that nothing has; returns it."""
+def rename_without_replacing(path: Path, target: Path) -> Path:
+    """Rename `path` to the first of `target`, target_1 … that does not exist; return that."""
     for candidate in numbered(target):
         try:
             os.link(path, candidate)

@@ -1,4 +1,4 @@
-"""What a person should know although nothing failed: told to whoever listens, else a Python warning."""
+"""Notes on what a user should know although nothing failed: sent to a listener, else a Python warning."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 @contextmanager
-def told_to(listener: Listener) -> Iterator[None]:
+def listening(listener: Listener) -> Iterator[None]:
     """Send the notes of this context to `listener`, one plain line each."""
     token = _listener.set(listener)
     try:
@@ -25,7 +25,7 @@ def told_to(listener: Listener) -> Iterator[None]:
 
 
 def note(message: str) -> None:
-    """Tell a note; without a listener it becomes a UserWarning at the caller outside this package."""
+    """Send a note to the listener, or without one warn the caller outside this package (UserWarning)."""
     if (listener := _listener.get()) is not None:
         listener(message)
     else:

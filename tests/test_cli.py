@@ -55,8 +55,8 @@ def test_a_prompt_becomes_a_playable_file(tmp_path, capsys):
         (["x", "-o", f"{READ_ONLY}/clip.mp4"], "cannot be written"),
         (["x", "-o", "n" * 240 + ".mp4"], "too long for a file's name"),
         (["x", "--model", "n" * 300], "there is no model"),
-        (["x", "--model", ""], "name a model"),
-        (["\udcff\udcfe"], "bytes that are no text"),
+        (["x", "--model", ""], "a model is required"),
+        (["\udcff\udcfe"], "bytes that are not text"),
     ],
 )
 def test_wrong_requests_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments, message):
@@ -100,7 +100,7 @@ def test_a_folder_of_another_kind_is_refused(tmp_path, capsys):
 def test_a_prompt_beyond_640_tokens_warns_of_what_is_cut(capsys):
     assert run("generate", "blue " * 900 + "zebra", *SHORT) == 0
     shown = capsys.readouterr().err
-    assert "tokens and the model reads 640: cut from 'blue" in shown.replace("' b", "'b")
+    assert "tokens and the model reads 640: it is cut at 'blue" in shown.replace("' b", "'b")
 
 
 def test_a_damaged_model_is_named_and_exits_1(tmp_path, capsys):
@@ -109,7 +109,7 @@ def test_a_damaged_model_is_named_and_exits_1(tmp_path, capsys):
     (tmp_path / "broken/audio_vae/model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
     assert run("generate", "x", "--model", "broken", *SHORT) == 1
     shown = capsys.readouterr().err
-    assert "audio_vae cannot be used: model.safetensors is damaged or no safetensors file" in shown
+    assert "audio_vae cannot be used: model.safetensors is damaged or not a safetensors file" in shown
     assert not (tmp_path / "clip.mp4").exists()
 
 
@@ -211,7 +211,7 @@ def test_a_nonsense_config_is_named(tmp_path, capsys, file, change, code):
 
 def test_settings_for_an_upscaler_alone_are_said_to_do_nothing(capsys):
     assert run("generate", "x", *SHORT, "--upscale-guidance", "3") == 0
-    assert "upscale_guidance does nothing without upscale" in capsys.readouterr().err
+    assert "upscale_guidance has no effect without upscale" in capsys.readouterr().err
 
 
 def test_prompts_come_from_files_and_pipes(tmp_path, monkeypatch):
@@ -255,7 +255,7 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["--config-from-metadata", "later.json"], "format 2, this version reads 1: update"),
         (["--config-from-metadata", "list.json"], "made by something else"),
         (["--config-from-metadata", "bad.json"], "seconds must be"),
-        (["--config-from-metadata", "sized.json"], "a size is"),
+        (["--config-from-metadata", "sized.json"], "a size must be"),
         (["--config-from-metadata", "pictured.json"], "to repeat it without"),
         (["--config-from-metadata", "unseeded.json"], "cannot be repeated"),
         (["--config-from-metadata", "climbing.json"], "damaged settings: seed is 'x/../../y'"),

@@ -163,8 +163,8 @@ def test_a_bar_shows_what_is_fetched_of_a_repo(own, capsys):
     [
         ("ALL_PROXY", "socks5://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set"),
         ("HTTP_PROXY", "nonsense://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set"),
-        ("HTTP_PROXY", "http://127.0.0.1:1", 1, "the Hub (does not answer|is out of reach)"),
-        ("HF_TOKEN", "tökén", 2, "set HF_TOKEN anew"),
+        ("HTTP_PROXY", "http://127.0.0.1:1", 1, "the Hub (is not responding|is not reachable)"),
+        ("HF_TOKEN", "tökén", 2, "set HF_TOKEN again"),
     ],
 )
 @pytest.mark.parametrize("model", ["magihuman-distill", OWN])

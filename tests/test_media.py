@@ -85,10 +85,10 @@ def test_a_failed_save_leaves_nothing_and_spares_what_was_there(clip, tmp_path, 
 @pytest.mark.parametrize(
     ("video", "audio", "message"),
     [
-        (np.zeros((1, 4, 4, 3)), np.zeros((4, 2), np.float32), "video is uint8"),
-        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "video is uint8"),
-        (np.zeros((1, 5, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "even numbers"),
-        (np.zeros((1, 4, 4, 3), np.uint8), np.zeros(4, np.float32), "audio is float32"),
+        (np.zeros((1, 4, 4, 3)), np.zeros((4, 2), np.float32), "video must be uint8"),
+        (np.zeros((0, 4, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "video must be uint8"),
+        (np.zeros((1, 5, 4, 3), np.uint8), np.zeros((4, 2), np.float32), "must be even"),
+        (np.zeros((1, 4, 4, 3), np.uint8), np.zeros(4, np.float32), "audio must be float32"),
     ],
 )
 def test_what_cannot_be_a_clip_is_refused(video, audio, message):

@@ -73,7 +73,7 @@ def test_brackets_cannot_end_a_place_early():
 
 
 def test_languages_it_does_not_speak_are_named():
-    with pytest.warns(UserWarning, match="does not know Klingon: it speaks Mandarin"):
+    with pytest.warns(UserWarning, match="does not speak Klingon, only Mandarin"):
         Prompt("x", [Line("a", "Klingon", "nuqneH")])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -84,5 +84,5 @@ def test_languages_it_does_not_speak_are_named():
     "wrong", [("", []), (5, []), ("x", [Line("", "English", "hi")]), ("x", ["hi"]), ("x", [], 5)]
 )
 def test_empty_parts_are_refused(wrong):
-    with pytest.raises(RequestError, match=r"a prompt needs|a list of Line|is words"):
+    with pytest.raises(RequestError, match=r"a prompt needs|a list of Line|must be text"):
         Prompt(*wrong)

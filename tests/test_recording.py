@@ -95,14 +95,14 @@ def test_silence_is_said():
     [
         (None, "cannot be opened: No such file"),
         (b"", "it is empty"),
-        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is no recording, or it is damaged: save it as wav"),
-        (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "is no recording"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "is not a recording, or it is damaged: save it as wav"),
+        (b"#EXTM3U\n#EXTINF:1,\n/etc/hostname\n", "is not a recording"),
         (
             b"RIFF\x2c\x08\0\0WAVEfmt \x10\0\0\0\x34\x12\1\0\x44\xac\0\0\x88\x58\1\0\2\0\x10\0"
             b"data\0\x08\0\0" + bytes(2048),
-            "unknown codec",
+            "audio codec is unknown",
         ),
-        (b"RIFF\xff\xff\xff\xffWAVEfmt ", "is no recording"),
+        (b"RIFF\xff\xff\xff\xffWAVEfmt ", "is not a recording"),
     ],
 )
 def test_what_is_no_recording_is_named(tmp_path, content, message):
@@ -118,7 +118,7 @@ def test_one_damaged_spot_does_not_cost_the_recording(tmp_path):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 400] = bytes(range(200)) * 2
     path.write_bytes(data)
-    with pytest.warns(UserWarning, match="is damaged: what cannot be read is left out"):
+    with pytest.warns(UserWarning, match="is damaged: parts that cannot be read are skipped"):
         assert 3.5 < recording.open_recording(path).seconds < 4.1
 
 
@@ -146,7 +146,7 @@ def test_a_cut_off_file_is_used_aloud_or_refused(tmp_path, kind):
             said = str(notes[0].message)
         except RequestError as refusal:
             said = str(refusal)
-    assert "seems cut off after" in said or "is no recording" in said
+    assert "seems cut off after" in said or "is not a recording" in said
 
 
 @pytest.mark.parametrize(
@@ -175,5 +175,5 @@ def test_a_video_without_sound_is_refused(tmp_path):
         frame = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
         file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
-    with pytest.raises(RequestError, match="it holds no sound"):
+    with pytest.raises(RequestError, match="it has no audio"):
         recording.open_recording(tmp_path / "a.mp4")

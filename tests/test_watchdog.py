@@ -19,7 +19,7 @@ from mlx_happyhorse.planning import costs
 from mlx_happyhorse.planning.costs import Arithmetic, Tokens
 from mlx_happyhorse.planning.hardware import MLP_ROWS
 from mlx_happyhorse.runtime import watchdog
-from mlx_happyhorse.runtime.memory import explained
+from mlx_happyhorse.runtime.memory import explain_errors
 from mlx_happyhorse.runtime.watchdog import SMALLEST, is_watchdog, keep_share, share
 from mlx_happyhorse.storage import weights
 
@@ -156,7 +156,7 @@ def test_a_failed_run_leaves_no_error_to_the_next(monkeypatch):
             raise RuntimeError(left.pop())
 
     monkeypatch.setattr(mx, "synchronize", synchronize)
-    with pytest.raises(OutOfResources, match="picture: macOS ended it"), explained("picture"):
+    with pytest.raises(OutOfResources, match="picture: macOS ended it"), explain_errors("picture"):
         raise RuntimeError(TIMEOUT)
     assert not left
 
@@ -180,7 +180,7 @@ def test_an_error_reported_after_the_pass_counts_as_its_own(monkeypatch):
             raise RuntimeError(errors.pop(0))
 
     monkeypatch.setattr(mx, "synchronize", synchronize)
-    with pytest.warns(UserWarning, match="begun again") as caught:
+    with pytest.warns(UserWarning, match="repeated with") as caught:
         made = run("denoise", splitting())
     assert not errors and len(said(caught)) == 1
     assert all(distance(ours, theirs) <= 1e-5 for ours, theirs in zip(made, expected, strict=True))
@@ -241,7 +241,7 @@ def test_the_command_line_says_so_once_for_every_retry(in_empty_folder, monkeypa
     assert main(words) == 0
     err = capsys.readouterr().err
     assert err.count("macOS ended a command") == 2
-    assert "begun again with 1/2 of" in err and "begun again with 1/4 of" in err
+    assert "repeated with 1/2 of" in err and "repeated with 1/4 of" in err
 
 
 @pytest.mark.parametrize(

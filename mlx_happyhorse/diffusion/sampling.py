@@ -1,4 +1,4 @@
-"""The denoising loop: noise levels, the two solvers, guidance, what stays as it is given."""
+"""The denoising loop: noise levels, the two solvers, guidance, and a fixed first frame or audio."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ..runtime import watchdog
 from .checks import check_velocity
 from .sequence import PATCH, coordinates, pack, rotation, unpack
 
-SHIFT = 5.0
-LATE_GUIDANCE = 2.0  # of the video, when its composition is settled
+SHIFT = 5.0  # of the noise schedule, as in the reference
+LATE_GUIDANCE = 2.0  # of the video at timestep 500 and below, as in the reference
 Draw = Callable[[tuple[int, ...]], mx.array]  # shape → standard normal noise
 
 
 def draw_from(key: mx.array) -> Draw:
-    """Independent draws, one after the other, from one `mx.random.key`."""
+    """Return a function that draws independent noise from one `mx.random.key`."""
 
     def draw(shape: tuple[int, ...]) -> mx.array:
         nonlocal key
@@ -34,20 +34,23 @@ def draw_from(key: mx.array) -> Draw:
 
 
 def sigmas(steps: int, shift: float = SHIFT) -> np.ndarray:
-    """Noise levels (steps + 1,), float32, from nearly 1 down to 0."""
+    """Return the noise levels (steps + 1,), float32, from nearly 1 down to 0."""
     return np.append(_levels(steps, shift), 0).astype(np.float32)
 
 
 def timesteps(steps: int, shift: float = SHIFT) -> list[int]:
+    """Return the timestep of each step: its noise level in thousandths."""
     return [int(level * 1000) for level in _levels(steps, shift)]
 
 
 def _levels(steps: int, shift: float) -> np.ndarray:
-    s = np.linspace(float(np.float32(0.999)), 0, steps + 1)[:-1]  # of fp32, as in the reference
+    s = np.linspace(float(np.float32(0.999)), 0, steps + 1)[:-1]  # rounded to fp32, as in the reference
     return shift * s / (1 + (shift - 1) * s)
 
 
 class Solver(Protocol):
+    """Takes a state to the next noise level."""
+
     clean: mx.array  # the last estimate of x0
 
     def step(self, velocity: mx.array, x: mx.array) -> mx.array: ...
@@ -56,7 +59,7 @@ class Solver(Protocol):
 class UniPC:
     """UniPC of order 2 in its B(h) = expm1(h) form, predicting x0 (arXiv 2302.04867).
 
-    Every step first corrects the state that the step before predicted."""
+    Every step first corrects the state that the previous step predicted."""
 
     def __init__(self, sigmas: np.ndarray):
         with np.errstate(divide="ignore"):
@@ -68,9 +71,11 @@ class UniPC:
         self.corrected: mx.array | None = None  # the state that the last step started from
 
     def step(self, velocity: mx.array, x: mx.array) -> mx.array:
+        # Estimate x0, and with it correct the state that the last step predicted.
         x0 = x - float(self.sigmas[self.index]) * velocity
         if self.corrected is not None:
             x = self._advance(self.corrected, self.index - 1, self.order, x0)
+        # Predict the next state from the last estimates; the order is lower at both ends.
         self.clean, self.estimates = x0, [*self.estimates[-1:], x0]
         steps_left = len(self.sigmas) - 1 - self.index
         self.order = min(2, steps_left, self.index + 1)
@@ -79,15 +84,18 @@ class UniPC:
         return self._advance(x, self.index - 1, self.order)
 
     def _advance(self, x: mx.array, i: int, order: int, x0_next: mx.array | None = None) -> mx.array:
-        """From noise level i to i + 1; with the estimate found there, the corrector's version of it."""
+        """Return the state at noise level i + 1 from x at level i: predicted, or with `x0_next`, the estimate
+        at level i + 1, corrected."""
         alpha = 1 - self.sigmas[i + 1]
         h = self.log_snr[i + 1] - self.log_snr[i]
         b = math.expm1(-h)
+        # The terms of first order.
         x0 = self.estimates[-1]
         y = float(self.sigmas[i + 1] / self.sigmas[i]) * x - float(alpha * b) * x0
         if order == 2:
             r = (self.log_snr[i - 1] - self.log_snr[i]) / h
             slope = (self.estimates[0] - x0) / float(r)
+        # The predictor and the corrector of order 1 have closed forms; order 2 solves for two weights.
         if x0_next is None:
             return y - float(alpha * b * 0.5) * slope if order == 2 else y
         if order == 1:
@@ -99,7 +107,7 @@ class UniPC:
 
 
 class Renoise:
-    """The distilled model's solver: go all the way to x0, then back to the next level with fresh noise."""
+    """The distilled model's solver: estimate x0, then add fresh noise of the next level."""
 
     def __init__(self, sigmas: np.ndarray, draw: Draw):
         self.sigmas, self.draw, self.index = sigmas, draw, 0
@@ -113,7 +121,7 @@ class Renoise:
 
 @dataclass
 class Guidance:
-    """How far the prediction is pushed away from the negative prompt's."""
+    """Scales of classifier-free guidance, away from the negative prompt; as in the reference."""
 
     video: float = 5.0
     audio: float = 5.0
@@ -125,7 +133,8 @@ class Guidance:
 
 @dataclass
 class UpscaleGuidance(Guidance):
-    """Weaker on the first latent frames, which would be over-exposed otherwise."""
+    """Guidance of super-resolution: weaker on the first latent frames, which would be over-exposed otherwise;
+    as in the reference."""
 
     video: float = 3.5
     early_frames: int = 13
@@ -139,8 +148,8 @@ class UpscaleGuidance(Guidance):
 
 @dataclass
 class Step:
-    """The loop's state after `index` of `steps` steps: what the next one starts from, and what the
-    model takes the finished latents to be, which is the same after the last step."""
+    """The state after `index` of `steps` steps: the latents that the next step starts from, and the clean
+    ones that the model estimates; after the last step both are the same."""
 
     index: int
     steps: int
@@ -151,7 +160,7 @@ class Step:
 
 
 class Velocity:
-    """The transformer over latents: packs, positions, runs, unpacks."""
+    """The transformer over latents: packs them into tokens with positions, and unpacks the result."""
 
     def __init__(self, model: Transformer):
         self.model = model
@@ -167,7 +176,7 @@ class Velocity:
             coords = coordinates(size[:3], len(audio), len(text), config.coordinates)
             self.rope[size] = rotation(coords, config.rope_bands)
         inputs = pack(video), audio, text, self.rope[size], frames, on_block
-        v_video, v_audio = watchdog.retried(self.model, *inputs)
+        v_video, v_audio = watchdog.run_with_retries(self.model, *inputs)
         check_velocity(v_video)
         return unpack(v_video, video.shape), v_audio
 
@@ -187,26 +196,28 @@ def denoise(
     draw: Draw | None = None,
     on_block: OnBlock = no_block,
 ) -> Iterator[Step]:
-    """Turns noise into latents; yields the state after every step, evaluated.
+    """Turn noise into latents; yield the state after every step, evaluated.
 
     Latents are `video` (frames, h, w, 48) and `audio` (n, 64), features `text` (k, 3584), all fp32.
     With `negative_text` and `guidance` each step takes two passes. With `draw` the solver is the
     distilled model's and its noise comes from there, video first; otherwise it is UniPC. `image`
-    (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio as it came. `on_block` is
-    called after every layer of a step; what it raises ends the loop."""
+    (1, h, w, 48) overwrites the first latent frame; `keep_audio` leaves the audio unchanged. `on_block` is
+    called after every layer of a step; an exception from it ends the loop."""
     if guidance is not None and negative_text is None:
-        raise RequestError("guidance needs negative_text to lead away from: pass it, or guidance=1.")
+        raise RequestError("guidance needs negative_text: pass it, or guidance=1.")
     levels = sigmas(steps, shift)
     velocity, passes = Velocity(model), 1 if guidance is None else 2
     video_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
     audio_solver: Solver = UniPC(levels) if draw is None else Renoise(levels, draw)
     for index, timestep in enumerate(timesteps(steps, shift)):
         video = _with_first_frame(video, image)
+        # Predict the velocity, and where guided, move it away from the negative prompt's.
         v_video, v_audio = velocity(video, audio, text, part_of(on_block, 0, passes))
         if guidance is not None and negative_text is not None:
             n_video, n_audio = velocity(video, audio, negative_text, part_of(on_block, 1, passes))
             v_video = n_video + guidance.video_scale(timestep, len(video)) * (v_video - n_video)
             v_audio = n_audio + guidance.audio * (v_audio - n_audio)
+        # Advance to the next noise level.
         video = video_solver.step(v_video, video)
         if not keep_audio:
             audio = audio_solver.step(v_audio, audio)

@@ -1,4 +1,4 @@
-"""From latents to tokens and back: packing, coordinates, rotation angles."""
+"""Latents ↔ tokens: packing, coordinates, rotation angles."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ import numpy as np
 
 from ..geometry import PATCH
 
-ROPE_BASE = 10000.0
+ROPE_BASE = 10000.0  # as in the reference
 
 
 def pack(video: mx.array) -> mx.array:
-    """Latents (frames, h, w, c) → tokens (frames · h/2 · w/2, 4c), each patch channel first."""
+    """Pack latents (frames, h, w, c) into tokens (frames · h/2 · w/2, 4c), each patch channel first."""
     t, h, w, c = video.shape
     x = video.reshape(t, h // PATCH, PATCH, w // PATCH, PATCH, c)
     return x.transpose(0, 1, 3, 5, 2, 4).reshape(-1, c * PATCH**2)
 
 
 def unpack(tokens: mx.array, shape: tuple[int, ...]) -> mx.array:
-    """Tokens → latents of `shape` (frames, h, w, c), each patch channel last, unlike on the way in."""
+    """Unpack tokens to latents of `shape` (frames, h, w, c); here, unlike in `pack`, channels are last in a
+    patch, as the model was trained."""
     t, h, w, c = shape
     x = tokens.reshape(t, h // PATCH, w // PATCH, PATCH, PATCH, c)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(shape)
 
 
 def coordinates(grid: tuple[int, int, int], audio: int, text: int, style: str) -> np.ndarray:
-    """(t, h, w, T, H, W, refT, refH, refW) of every token, float64.
+    """Return (t, h, w, T, H, W, refT, refH, refW) of every token, float64.
 
-    `grid` is the video's (frames, rows, columns) in tokens. Style "v2" lays audio along the video's time
-    by its own length and leaves text unrotated; "v1" is what super-resolution was trained with."""
+    `grid` is the video's (frames, rows, columns) in tokens. Style "v2" aligns audio with the video's time
+    by its own length, and does not rotate text; super-resolution was trained with "v1"."""
     frames = grid[0]
     if style == "v2":
         parts = [
@@ -51,7 +52,7 @@ def _grid(size: tuple[int, int, int], reference: tuple[int, int, int], start: in
 
 
 def rotation(coords: np.ndarray, bands: int) -> tuple[mx.array, mx.array]:
-    """Cosines and sines (tokens, 3 · bands) in fp32 for coordinates (tokens, 9)."""
+    """Return cosines and sines (tokens, 3 · bands), fp32, for coordinates (tokens, 9)."""
     cells, sizes, references = np.split(coords, 3, axis=1)
     single = (sizes == 1) & (references == 1)
     scales = np.where(single, 1.0, (references - 1) / np.maximum(sizes - 1, 1))

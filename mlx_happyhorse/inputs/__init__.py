@@ -1,1 +1,1 @@
-"""What a request is made of: prompt, picture, recording, settings."""
+"""The parts of a request: prompt, picture, recording, settings."""

@@ -1,11 +1,13 @@
-"""The first frame: any picture a person has, upright, on white, in the clip's size."""
+"""The picture of the first frame: read in any common format, and fitted to the clip."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import math
+import struct
 import warnings
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,19 +21,36 @@ from ..geometry import GRID
 
 Picture = str | Path | Image.Image | np.ndarray | mx.array
 
-# No EPS among them, which would start another program.
+# Not EPS, for which Pillow would start another program.
 FORMATS = ["JPEG", "MPO", "PNG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIF", "JPEG2000", "PPM"]
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-MOST_PIXELS = 2 * 89_478_485  # where Pillow takes a picture for an attack
-ENOUGH = 4096  # pixels of the shorter side: what is larger is scaled down even before it is cropped
+# Errors of Pillow's decoders for damaged files; they have no common class.
+DAMAGED = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+MAX_PIXELS = 2 * 89_478_485  # where Pillow raises DecompressionBombError
+MAX_SHORTER_SIDE = 4096  # pixels: a larger picture is scaled down before it is cropped
 LONGEST = 2048  # pixels of a clip's side
-WIDEST = 2.4  # a shape beyond it, a panorama say, is cropped
+WIDEST = 2.4  # width by height: a wider shape, such as a panorama's, is cropped
 
 
 def open_picture(image: Picture) -> Image.Image:
-    """A path, a PIL image or a uint8 array (height, width, 3 or 4) → an RGB image as a viewer would show it.
+    """Return a path, a PIL image or a uint8 array (height, width, 3 or 4) as an RGB image.
 
-    Turned as its EXIF says, transparency on white, colours in sRGB. Raises RequestError."""
+    It is rotated as its EXIF says, transparency becomes white, and colours are converted to sRGB. Raise
+    RequestError if it cannot be read."""
     name = "the picture"
     if isinstance(image, str | Path):
         opened, name = _open_file(expanded(image)), str(image)
@@ -40,29 +59,30 @@ def open_picture(image: Picture) -> Image.Image:
     elif isinstance(image, Image.Image):
         opened = image
     else:
-        raise RequestError(f"an image is a path, a PIL image or an array, not {image!r}.")
+        raise RequestError(f"an image must be a path, a PIL image or an array, not {image!r}.")
     try:
-        if opened.width * opened.height > MOST_PIXELS:
+        if opened.width * opened.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         return _as_rgb(opened)
     except Image.DecompressionBombError as error:
         raise _too_large(name) from error
-    except Exception as error:  # decoders of damaged files raise nearly anything
+    except DAMAGED as error:
         raise RequestError(f"{name} cannot be read as a picture: {error or 'it is damaged'}.") from error
 
 
 def digest(image: Image.Image) -> str:
-    """A name for what is seen in an RGB image, wherever it came from."""
+    """Return a hash of an RGB image's size and pixels."""
     return hashlib.sha256(f"{image.size}".encode() + image.tobytes()).hexdigest()[:16]
 
 
 def base_size(image: Image.Image, usual: tuple[int, int]) -> tuple[int, int]:
-    """Width and height nearest to the image's shape, with about as many pixels as the `usual` ones."""
+    """Return the width and height nearest to the image's shape, with about as many pixels as `usual`."""
     return shaped(image.width / image.height, usual)
 
 
 def shaped(shape: float, usual: tuple[int, int]) -> tuple[int, int]:
-    """Width and height nearest to a shape, width by height, with about as many pixels as the `usual` ones."""
+    """Return the width and height nearest to a shape (width / height), with about as many pixels as `usual`:
+    within 1/8."""
     area = math.prod(usual)
     shape = min(max(shape, 1 / WIDEST), WIDEST)
     sides = range(GRID, math.isqrt(int(3 * area)) + 1, GRID)
@@ -71,20 +91,20 @@ def shaped(shape: float, usual: tuple[int, int]) -> tuple[int, int]:
 
 
 def other_side(image: Image.Image, *, width: int | None = None, height: int | None = None) -> int:
-    """The side that follows, in the image's shape, from the one that is given."""
+    """Return the missing side of a clip in the image's shape, in pixels."""
     shape = min(max(image.width / image.height, 1 / WIDEST), WIDEST)
     pixels = width / shape if width is not None else (height or GRID) * shape
     return min(max(GRID, round(pixels / GRID) * GRID), LONGEST)
 
 
 def fit_picture(image: Image.Image, width: int, height: int) -> np.ndarray:
-    """Cropped around its centre to the target's shape, resized: (height, width, 3) float32 in [-1, 1]."""
+    """Crop around the centre to the target's shape, and resize: (height, width, 3) float32 in [-1, 1]."""
     w, h = image.size
     if h * width > w * height:
         crop_w, crop_h = w, max(int(w * height / width), 1)
     else:
         crop_w, crop_h = max(int(h * width / height), 1), h
-    # Pillow rounds the box to whole pixels, and so the reference's crop lies.
+    # Pillow rounds the box to whole pixels, as in the reference.
     box = (w - crop_w) / 2, (h - crop_h) / 2, (w + crop_w) / 2, (h + crop_h) / 2
     resized = image.crop(box).resize((width, height), Image.Resampling.LANCZOS)
     return np.asarray(resized, np.float32) / 127.5 - 1
@@ -93,7 +113,7 @@ def fit_picture(image: Image.Image, width: int, height: int) -> np.ndarray:
 def _from_array(array: np.ndarray | mx.array) -> Image.Image:
     is_rgb = array.ndim == 3 and array.shape[2] in (3, 4) and array.size > 0
     if not is_rgb or array.dtype not in (np.uint8, mx.uint8):
-        raise RequestError("an image array must be uint8 of shape (height, width, 3) or (…, 4).")
+        raise RequestError("an image array must be uint8 of shape (height, width, 3) or (height, width, 4).")
     return Image.fromarray(np.array(array))
 
 
@@ -105,7 +125,7 @@ def _open_file(path: Path) -> Image.Image:
     Image.init()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit is ours
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # MAX_PIXELS is checked instead
             return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
     except Image.UnidentifiedImageError as error:
         raise RequestError(_why_unknown(path)) from error
@@ -113,7 +133,7 @@ def _open_file(path: Path) -> Image.Image:
         raise _too_large(str(path)) from error
     except OSError as error:
         raise RequestError(f"the picture {path} cannot be opened: {error.strerror or error}.") from error
-    except Exception as error:
+    except DAMAGED as error:
         raise RequestError(f"{path} cannot be read as a picture: {error}.") from error
 
 
@@ -129,22 +149,22 @@ def _why_unknown(path: Path) -> str:
 
 def _too_large(name: str) -> RequestError:
     return RequestError(
-        f"{name} has more than {MOST_PIXELS // 10**6} million pixels: scale it down, "
-        f"{ENOUGH} on its shorter side are enough."
+        f"{name} has more than {MAX_PIXELS // 10**6} million pixels: scale it down; "
+        f"{MAX_SHORTER_SIDE} on its shorter side are enough."
     )
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     image = ImageOps.exif_transpose(image)
     if image.mode == "F":
-        raise ValueError("its pixels are floating-point numbers, save it with 8 or 16 bits")
+        raise ValueError("its pixels are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
         grey = np.clip(np.asarray(image), 0, 65535)
-        # Either 16 bits, or 8 in a wider type: a picture darker than that has nothing to see.
+        # 16 bits, or 8 in a wider type: a 16-bit picture without a value above 255 would be black.
         image = Image.fromarray((grey // (257 if grey.max() > 255 else 1)).astype(np.uint8))
     image = _in_srgb(_on_white(image))
-    if min(image.size) > ENOUGH:
-        scale = ENOUGH / min(image.size)
+    if min(image.size) > MAX_SHORTER_SIDE:
+        scale = MAX_SHORTER_SIDE / min(image.size)
         sides = round(image.width * scale), round(image.height * scale)
         image = image.resize(sides, Image.Resampling.LANCZOS)
     return image
@@ -161,9 +181,9 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _in_srgb(image: Image.Image) -> Image.Image:
-    """Photographs of phones and Macs' screenshots are in wider colour spaces."""
+    """Convert to sRGB: photos of phones and screenshots of Macs are in wider colour spaces."""
     if profile := image.info.get("icc_profile"):
-        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile is passed over, as viewers do
+        with suppress(ImageCms.PyCMSError, OSError):  # a broken profile is ignored, as viewers do
             source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
             srgb = ImageCms.createProfile("sRGB")
             converted = ImageCms.profileToProfile(image, source, srgb, outputMode="RGB")

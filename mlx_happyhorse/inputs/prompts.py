@@ -1,4 +1,4 @@
-"""Prompts: what is said to the model, and what it is told to avoid."""
+"""Prompts and negative prompts, their form and their tokens."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tokenizers import Tokenizer
 from ..errors import ModelError, RequestError
 from ..notes import note
 
-MAX_TOKENS = 640
-MAX_CONTEXT = 4096  # tokens that the encoder sees: what is cut still colours what is kept
+MAX_TOKENS = 640  # whose features the transformer sees, as in the reference
+MAX_CONTEXT = 4096  # tokens that the encoder sees: those beyond MAX_TOKENS influence the features of the rest
 NEGATIVE_PROMPT = (
     "low quality, blurry, out of focus, compression artefacts, flicker, jitter, ghosting, frozen picture, "
     "overexposed, washed-out colours, oversharpened, watermark, logo, subtitles, text overlay, "
@@ -28,7 +28,7 @@ NEGATIVE_PROMPT = (
 
 LANGUAGES = ("Mandarin", "Cantonese", "English", "Japanese", "Korean", "German", "French")
 SILENCE = "No prominent background sound"
-# Letters of Chinese, Japanese and Korean: kana, ideographs with their signs of repetition, syllables.
+# Characters of Chinese, Japanese and Korean: kana, ideographs and their iteration marks, syllables.
 CJK = (
     "\u3005-\u3007\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3131-\u318e\u31f0-\u31ff"
     "\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003fffd"
@@ -37,7 +37,7 @@ CJK = (
 
 @dataclass(frozen=True)
 class Line:
-    """What somebody says: `speaker` in about five words ("Young woman in red"), in one of `LANGUAGES`."""
+    """A line of dialogue: `speaker` in about five words ("Young woman in red"), `language` of `LANGUAGES`."""
 
     speaker: str
     language: str
@@ -45,12 +45,12 @@ class Line:
 
     @classmethod
     def parse(cls, line: str) -> Line:
-        """ "speaker, language: text" → the line. Raises RequestError."""
+        """Parse "speaker, language: text". Raise RequestError for another form."""
         match = re.fullmatch(
             r"\s*(.+?)\s*[,，]\s*([^\s,，:：][^,，:：]*?)\s*[:：]\s*(.+?)\s*", line, re.DOTALL
         )
         if match is None:
-            raise RequestError(f"{line!r} is no line of dialogue: write it as 'speaker, language: text'.")
+            raise RequestError(f"{line!r} is not a line of dialogue: write it as 'speaker, language: text'.")
         return cls(*match.groups())
 
     def __str__(self) -> str:
@@ -62,8 +62,8 @@ class Prompt:
     """A prompt in the form that the model was trained on; `str` writes it out.
 
     `description` is a paragraph of 150 to 200 English words: appearance, setting, then what happens in
-    its order. The `background_sound` is what is heard besides the voices, None for nothing in particular.
-    Raises RequestError if a part of it is empty; warns of languages that the model does not speak."""
+    order. `background_sound` describes music and noises beside the voices; None means nothing prominent.
+    Raise RequestError if a part is empty; note languages that the model does not speak."""
 
     description: str
     dialogue: Sequence[Line] = ()
@@ -72,9 +72,9 @@ class Prompt:
     def __post_init__(self) -> None:
         lines = self.dialogue
         if not isinstance(lines, Sequence) or not all(isinstance(line, Line) for line in lines):
-            raise RequestError("a prompt's dialogue is a list of Line(speaker, language, text).")
+            raise RequestError("a prompt's dialogue must be a list of Line(speaker, language, text).")
         if not isinstance(self.background_sound, str | None):
-            raise RequestError(f"a background sound is words, not {self.background_sound!r}.")
+            raise RequestError(f"a background sound must be text, not {self.background_sound!r}.")
         parts = [self.description, *(part for line in self.dialogue for part in vars(line).values())]
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise RequestError(
@@ -83,7 +83,7 @@ class Prompt:
         for line in self.dialogue:
             if line.language.strip().capitalize() not in LANGUAGES:
                 known = ", ".join(LANGUAGES)
-                note(f"the model does not know {line.language}: it speaks {known}.")
+                note(f"the model does not speak {line.language}, only {known}.")
 
     def __str__(self) -> str:
         sections = [self.description.strip()]
@@ -94,12 +94,12 @@ class Prompt:
 
 
 def _plain(text: str) -> str:
-    """On one line, without the brackets that would end its place."""
+    """Return the text on one line, without angle brackets, which delimit it in the prompt."""
     return " ".join(re.sub("[<>]", " ", text).split())
 
 
 def _spaced(text: str) -> str:
-    """On one line, without quotation marks around it, CJK letters one space apart from each other."""
+    """Return the text on one line, without enclosing quotation marks, with spaces between CJK characters."""
     text = unicodedata.normalize("NFC", " ".join(text.split()))
     text = re.sub(r'^(?:"([^"]*)"|“([^“”]*)”|„([^„“]*)“|«([^«»]*)»|「([^「」]*)」)$', _inner, text)
     return re.sub(rf"(?<=[{CJK}])\s*(?=[{CJK}])", " ", text)
@@ -110,6 +110,7 @@ def _inner(match: re.Match[str]) -> str:
 
 
 def load_tokenizer(file: Path) -> Tokenizer:
+    """Load a tokenizer.json. Raise ModelError if it is damaged."""
     try:
         return Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises nothing narrower
@@ -117,13 +118,13 @@ def load_tokenizer(file: Path) -> Tokenizer:
 
 
 def tokenize(tokenizer: Tokenizer, prompt: str) -> mx.array:
-    """Ids (n,) with the tokenizer's own <bos>, never padded. Warns of what lies beyond 640 tokens."""
+    """Return token ids (n,) with the tokenizer's <bos>, not padded. Note the part beyond 640 tokens."""
     encoding = tokenizer.encode(prompt)
     if len(encoding.ids) > MAX_TOKENS:
         first = encoding.offsets[MAX_TOKENS][0]
         note(
             f"a prompt has {len(encoding.ids)} tokens and the model reads {MAX_TOKENS}: "
-            f"cut from {_excerpt(prompt[first:].strip())!r} on."
+            f"it is cut at {_excerpt(prompt[first:].strip())!r}."
         )
     return mx.array(encoding.ids[:MAX_CONTEXT])
 

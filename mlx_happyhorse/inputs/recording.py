@@ -1,4 +1,4 @@
-"""A recording that the clip is made to: read once, for the model to hear and for the file to carry."""
+"""A recording as audio input: read once, as input of the audio VAE and as the clip's soundtrack."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ..geometry import FPS, MODEL_RATE, SAMPLE_RATE, SAMPLES_PER_FRAME, SAMPLES_
 from ..notes import note
 
 MAX_SECONDS = 60  # of a clip; nothing beyond is read
-SHORTEST = 0.1
-UNKNOWN_BYTES = 2**31 - 2**16  # what programs write into a WAV file's header when they cannot know
-RATES = range(1_000, 800_000)
+MIN_SECONDS = 0.1
+UNKNOWN_BYTES = 2**31 - 2**16  # in the header of WAV files whose length was not known at their start
+RATES = range(1_000, 800_000)  # Hz, of any real recording
 DEMUXERS = (
-    "wav,w64,aiff,caf,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm"  # no playlists, they name other files
+    "wav,w64,aiff,caf,flac,ogg,mp3,aac,mov,mp4,m4a,matroska,webm"  # no playlists, which name other files
 )
 
-Sound = str | Path | tuple[np.ndarray, int]
+AudioInput = str | Path | tuple[np.ndarray, int]
 
 
 @dataclass
 class Recording:
-    """`voice` (n,) float32 at 51,200 Hz is what the model hears, `sound` (m, 2) float32 at 44,100 Hz
-    what the file carries; both at most `MAX_SECONDS` long, and `longer` says that there was more."""
+    """A recording in both forms: `voice` (n,) float32 at 51,200 Hz for the model, `sound` (m, 2) float32 at
+    44,100 Hz for the clip. Both are at most `MAX_SECONDS` long; `longer` tells that they were cut."""
 
     voice: np.ndarray
     sound: np.ndarray
@@ -44,7 +44,7 @@ class Recording:
 
     @property
     def clip_seconds(self) -> float:
-        """The shortest clip that holds all of it: its frames come in fours after the first."""
+        """Return the length of the shortest clip that holds all of it. Raise RequestError if it was cut."""
         if self.longer:
             raise RequestError(
                 f"the recording is longer than {MAX_SECONDS:.0f} s: cut it, or give seconds to use its start."
@@ -52,11 +52,11 @@ class Recording:
         return seconds_to_hold(len(self.voice), MODEL_RATE)
 
     def samples(self, latents: int) -> np.ndarray:
-        """What the audio encoder takes for so many latents: (latents · 2048, 2), silence after the end."""
+        """Return the audio encoder's input for so many latents, (latents · 2048, 2), padded with silence."""
         return np.repeat(_fit(self.voice[:, None], latents * SAMPLES_PER_LATENT), 2, axis=1)
 
     def soundtrack(self, frames: int) -> np.ndarray:
-        """What plays beside so many frames: (frames · 1764, 2), silence after the end."""
+        """Return the audio of a clip of so many frames, (frames · 1764, 2), padded with silence."""
         return _fit(self.sound, frames * SAMPLES_PER_FRAME)
 
     @property
@@ -64,11 +64,11 @@ class Recording:
         return hashlib.sha256(self.voice.tobytes()).hexdigest()[:16]
 
 
-def open_recording(sound: Sound) -> Recording:
-    """A file (wav, flac, ogg, mp3, m4a …) or samples with their rate in Hz: (n,) or (n, 2), float, int16 or
-    int32.
+def open_recording(sound: AudioInput) -> Recording:
+    """Read a file (wav, flac, ogg, mp3, m4a …), or (samples, sample_rate): (n,) or (n, 2), float, int16 or
+    int32, and Hz.
 
-    Raises RequestError; notes silence and a file that ends early."""
+    Raise RequestError if that is impossible; note silence and a file that ends early."""
     if isinstance(sound, str | Path):
         name, frames = str(sound), _from_file(expanded(sound))
     else:
@@ -76,12 +76,12 @@ def open_recording(sound: Sound) -> Recording:
     try:
         recording = _read(frames)
     except (av.FFmpegError, LookupError) as error:
-        raise RequestError(f"{name} is no recording, or it is damaged: save it as wav.") from error
+        raise RequestError(f"{name} is not a recording, or it is damaged: save it as wav.") from error
     except OSError as error:
         raise RequestError(f"the recording {name} cannot be opened: {error.strerror or error}.") from error
     except ValueError as error:
         raise RequestError(f"{name} cannot be read as a recording: {error}.") from error
-    if recording.seconds < SHORTEST:
+    if recording.seconds < MIN_SECONDS:
         raise RequestError(f"{name} lasts {recording.seconds:.2f} s, too short for a voice.")
     if not recording.voice.any():
         note(f"{name} is silent.")
@@ -89,10 +89,10 @@ def open_recording(sound: Sound) -> Recording:
 
 
 def _read(frames: Iterator[av.AudioFrame]) -> Recording:
-    """Both kinds of samples in one pass, and no more of them than a clip can use."""
+    """Resample to both forms in one pass, and read no more than a clip can use."""
     first = next(frames, None)
     if first is None:
-        raise ValueError("it holds no sound")
+        raise ValueError("it has no audio")
     # Mixed into integers, channels do not become louder, as in the reference; into floats they would.
     hear = av.AudioResampler("s32p", "mono", MODEL_RATE)
     play = av.AudioResampler("s32p", "mono" if first.layout.nb_channels == 1 else "stereo", SAMPLE_RATE)
@@ -100,9 +100,9 @@ def _read(frames: Iterator[av.AudioFrame]) -> Recording:
     most = MAX_SECONDS * first.sample_rate + first.sample_rate // FPS
     for frame in chain([first], frames):
         if (frame.layout.name, frame.sample_rate) != (first.layout.name, first.sample_rate):
-            raise ValueError("its channels or its rate change on the way, save it as wav")
+            raise ValueError("its channels or its sample rate change within the file; save it as wav")
         if not np.isfinite(frame.to_ndarray()).all():
-            raise ValueError("it holds samples that are no numbers")
+            raise ValueError("its samples contain NaN or infinity")
         voice += hear.resample(frame)
         sound += play.resample(frame)
         heard += frame.samples
@@ -114,7 +114,7 @@ def _read(frames: Iterator[av.AudioFrame]) -> Recording:
 
 
 def _joined(frames: list[av.AudioFrame], rate: int) -> np.ndarray:
-    """(n, channels) float32 in [-1, 1], no more than a clip can use."""
+    """Join frames to (n, channels) float32 in [-1, 1], and cut them to the longest clip."""
     samples = np.concatenate([frame.to_ndarray() for frame in frames], axis=1).T
     return samples[: MAX_SECONDS * rate].astype(np.float32) / np.float32(2**31)
 
@@ -124,11 +124,11 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
         raise ValueError("it is empty")
     with path.open("rb") as file, av.open(file, "r", options={"format_whitelist": DEMUXERS}) as container:
         if not container.streams.audio:
-            raise ValueError("it holds no sound")
+            raise ValueError("it has no audio")
         stream, seconds = container.streams.audio[0], 0.0
         failed = damaged = False
         if stream.codec_context is None:
-            raise ValueError("its sound is in an unknown codec")
+            raise ValueError("its audio codec is unknown")
         if stream.rate not in RATES:
             raise ValueError(f"its sample rate is {stream.rate} Hz")
         for packet in container.demux(stream):
@@ -137,28 +137,28 @@ def _from_file(path: Path) -> Iterator[av.AudioFrame]:
             except av.FFmpegError:
                 failed = True
                 continue
-            damaged |= failed and bool(frames)  # what comes after all sound is no part of it
+            damaged |= failed and bool(frames)  # a packet that fails after all audio is no damage
             for frame in frames:
                 seconds += frame.samples / frame.sample_rate
                 yield frame
         if failed and not seconds:
             raise ValueError("it is damaged")
         if damaged:
-            note(f"{path} is damaged: what cannot be read is left out.")
+            note(f"{path} is damaged: parts that cannot be read are skipped.")
         promised = max(_promised_by(stream), _promised_by_wav(path))
         if seconds < 0.9 * promised:
             note(f"{path} seems cut off after {seconds:.1f} of {promised:.1f} s.")
 
 
 def _promised_by(stream: av.AudioStream) -> float:
-    """Seconds that the file speaks of, unless that is FFmpeg's guess from its size."""
+    """Return the seconds that the file declares; 0 where FFmpeg only estimates them from its size."""
     if stream.duration is None or stream.time_base is None or stream.container.format.name == "aac":
         return 0.0
     return float(stream.duration * stream.time_base)
 
 
 def _promised_by_wav(path: Path) -> float:
-    """Seconds that a WAV file's header speaks of, where FFmpeg goes by the file's size."""
+    """Return the seconds that a WAV file's header declares, which FFmpeg ignores."""
     with suppress(wave.Error, EOFError), wave.open(str(path)) as file:
         if file.getnframes() * file.getnchannels() * file.getsampwidth() < UNKNOWN_BYTES:
             return file.getnframes() / file.getframerate()
@@ -167,14 +167,14 @@ def _promised_by_wav(path: Path) -> float:
 
 def _from_samples(sound: tuple[np.ndarray, int]) -> Iterator[av.AudioFrame]:
     if not isinstance(sound, tuple | list) or len(sound) != 2:
-        raise ValueError("a recording is a path, or samples with their rate")
+        raise ValueError("audio must be a path or a (samples, sample_rate) tuple")
     samples, rate = np.asarray(sound[0]), sound[1]
     if samples.dtype in (np.int16, np.int32):
         samples = samples / -float(np.iinfo(samples.dtype).min)
     if samples.ndim == 1:
         samples = samples[:, None]
     if samples.dtype.kind != "f" or samples.ndim != 2 or samples.shape[1] not in (1, 2) or rate not in RATES:
-        raise ValueError("samples are (n,) or (n, 2), float, int16 or int32, with their rate in Hz")
+        raise ValueError("samples must be (n,) or (n, 2), float, int16 or int32, with their rate in Hz")
     rate = int(rate)
     layout = "mono" if samples.shape[1] == 1 else "stereo"
     for start in range(0, len(samples), rate):

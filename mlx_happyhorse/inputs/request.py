@@ -1,4 +1,4 @@
-"""What was asked for, checked before anything is loaded."""
+"""A request's settings, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ UPSCALED = {"540p": (512, 960), "1080p": (1088, 1920)}  # at most, the shorter a
 
 
 class Upscaling(TypedDict, total=False):
-    """What may be asked of super-resolution; None or nothing takes the default.
+    """Settings of super-resolution; one that is None or missing takes its default.
 
-    `upscale` "540p" or "1080p", to `upscale_size` (width, height) or a size of the clip's shape, in
-    `upscale_steps` and with `upscale_guidance`, from 1, which is none, away from `upscale_negative_prompt`,
-    by default the clip's own. Without `align_corners` the hand-over keeps the picture's edges in place
-    instead of its corner pixels, which is reported to ghost less.
+    `upscale` is "540p" or "1080p", `upscale_size` (width, height), by default in the clip's shape.
+    `upscale_steps` is the number of steps, `upscale_guidance` the guidance scale, where 1 is off, away from
+    `upscale_negative_prompt`, by default that of the clip. `align_corners=False` aligns the picture's edges
+    instead of its corner pixels, which is reported to reduce ghosting.
     """
 
     upscale: str | None
@@ -50,12 +50,12 @@ class Upscaling(TypedDict, total=False):
 
 
 class Settings(Upscaling, total=False):
-    """What may be asked beside the prompt; None or nothing takes the model's default.
+    """Settings beside the prompt; one that is None or missing takes the model's default.
 
-    `seconds` 0.2 to 60; `width` and `height` in pixels, rounded down to multiples of 32, or `ratio`, one of
-    `RATIOS`, for about as many pixels as usual; `steps` of
-    denoising; `guidance` from 1, which is none, away from `negative_prompt`; `seed`, random by default; and
-    what `Upscaling` lists.
+    `seconds` is 0.2 to 60. `width` and `height` are in pixels, rounded down to multiples of 32; or `ratio`
+    is one of `RATIOS`, with about the default number of pixels. `steps` is the number of denoising steps,
+    `guidance` the guidance scale, where 1 is off, away from `negative_prompt`; `seed` is random by default.
+    `Upscaling` lists the others.
     """
 
     negative_prompt: str | None
@@ -80,7 +80,7 @@ DEFAULTS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Request:
-    """A clip's settings, complete and checked: what makes it again."""
+    """A clip's settings, complete and checked, from which it can be made again."""
 
     prompt: str
     negative_prompt: str
@@ -99,33 +99,33 @@ class Request:
 
     @classmethod
     def complete(cls, prompt: str | Prompt, settings: Settings, defaults: Mapping[str, Any]) -> Self:
-        """`settings`, and the model's `defaults` for what they leave open. Raises RequestError."""
+        """Complete `settings` with the model's `defaults`. Raise RequestError if a clip is impossible."""
         known = {f.name for f in fields(cls)}
         values = DEFAULTS | {"seed": secrets.randbelow(2**32)}
         values |= {name: value for name, value in defaults.items() if name in known}
         values |= {name: value for name, value in settings.items() if value is not None}
         if (ratio := values.pop("ratio", None)) is not None:
             if settings.get("width") is not None or settings.get("height") is not None:
-                raise RequestError("a ratio stands for width and height: give either.")
+                raise RequestError("ratio and width or height exclude each other.")
             values["width"], values["height"] = ratio_size(ratio, (values["width"], values["height"]))
         request = cls(str(prompt) if isinstance(prompt, Prompt) else prompt, **_checked(values))
         request._check(settings)
         return request
 
     def _check(self, settings: Settings) -> None:
-        """What is right or wrong only together."""
+        """Check what depends on several settings."""
         for text in (self.prompt, self.negative_prompt, self.upscale_negative_prompt or ""):
             _check_text(text)
         if not self.prompt.strip():
-            raise RequestError("the prompt is empty: say what should be seen and heard.")
+            raise RequestError("a prompt is required.")
         if self.upscale is None:
             for name in Upscaling.__annotations__:
                 if settings.get(name) is not None:
-                    note(f"{name} does nothing without upscale, which says to what size.")
+                    note(f"{name} has no effect without upscale.")
         elif (pixels := math.prod(self.final_size)) <= self.width * self.height:
             raise RequestError(
                 f"{self.width}×{self.height} is no smaller than the {pixels} pixels of "
-                f"{self.upscale}: choose a smaller size to upscale from."
+                f"{self.upscale}: choose a smaller size before upscaling."
             )
 
     @property
@@ -169,7 +169,7 @@ class Request:
 def follow_inputs(
     settings: Settings, defaults: Mapping[str, Any], picture: Image.Image | None, recording: Recording | None
 ) -> Settings:
-    """The settings with the size that a picture suggests and the length of a recording, where left open."""
+    """Return the settings, with the size from a picture and the length from a recording where not set."""
     settings = settings.copy()
     if recording is not None and settings.get("seconds") is None:
         settings["seconds"] = max(recording.clip_seconds, LIMITS["seconds"][1][0])
@@ -187,15 +187,15 @@ def follow_inputs(
 
 
 def ratio_size(ratio: str, usual: tuple[int, int]) -> tuple[int, int]:
-    """Width and height of one of `RATIOS`, with about as many pixels as the `usual` ones. Raises
-    RequestError."""
+    """Return the width and height of one of `RATIOS`, with about as many pixels as `usual`. Raise
+    RequestError for another ratio."""
     if ratio not in RATIOS:
-        raise RequestError(f"there is no ratio {ratio!r}: choose of {', '.join(RATIOS)}.")
+        raise RequestError(f"there is no ratio {ratio!r}: choose one of {', '.join(RATIOS)}.")
     return shaped(RATIOS[ratio], usual)
 
 
 def _checked(values: dict[str, Any]) -> dict[str, Any]:
-    """Values within their limits, sizes rounded. Raises RequestError."""
+    """Return the values with sizes rounded. Raise RequestError for one outside its limits."""
     values = values.copy()
     for name, (kind, bounds) in LIMITS.items():
         values[name] = _number(name, values[name], kind, bounds)
@@ -206,7 +206,7 @@ def _checked(values: dict[str, Any]) -> dict[str, Any]:
     if values["upscale_size"] is not None:
         values["upscale_size"] = _checked_size(values["upscale_size"])
     if not isinstance(values["align_corners"], bool):
-        raise RequestError(f"align_corners is True or False, not {values['align_corners']!r}.")
+        raise RequestError(f"align_corners must be True or False, not {values['align_corners']!r}.")
     return values
 
 
@@ -219,7 +219,7 @@ def _round_down(name: str, pixels: int) -> int:
 
 def _checked_size(size: Any) -> tuple[int, int]:
     if not isinstance(size, tuple | list) or len(size) != 2:
-        raise RequestError(f"a size is (width, height), not {size!r}.")
+        raise RequestError(f"a size must be (width, height), not {size!r}.")
     names = "width to upscale to", "height to upscale to"
     width, height = (
         _round_down(n, _number(n, v, *LIMITS["width"])) for n, v in zip(names, size, strict=True)
@@ -233,11 +233,11 @@ def _nearest(pixels: float) -> int:
 
 def _check_text(text: Any) -> None:
     if not isinstance(text, str):
-        raise RequestError(f"a prompt is text, not {text!r}.")
+        raise RequestError(f"a prompt must be text, not {text!r}.")
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise RequestError("the prompt holds bytes that are no text: write it in UTF-8.") from error
+        raise RequestError("the prompt contains bytes that are not text: write it in UTF-8.") from error
 
 
 def _number(name: str, value: Any, kind: type[int] | type[float], bounds: tuple[float, float]) -> Any:

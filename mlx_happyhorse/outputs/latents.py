@@ -1,4 +1,4 @@
-"""What denoising made, and whatever else decoding or upscaling it later needs."""
+"""The latents of a run, with all that decoding or upscaling them later needs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from ..errors import HappyHorseError, RequestError
-from ..files import expanded, written_beside
+from ..files import atomic_write, expanded
 from . import metadata
 
 
@@ -28,21 +28,21 @@ class Latents:
     soundtrack: np.ndarray | None = None
 
     def save(self, path: str | Path) -> None:
-        """Writes a safetensors file. Raises HappyHorseError where that fails, and leaves nothing."""
+        """Write a safetensors file, completely or not at all. Raise HappyHorseError where that fails."""
         arrays = {"video": self.video, "audio": self.audio}
         if self.picture is not None:
             arrays["picture"] = mx.array(np.asarray(self.picture))
         if self.soundtrack is not None:
             arrays["soundtrack"] = mx.array(self.soundtrack)
         try:
-            with written_beside(expanded(path)) as beside, beside.open("wb") as file:
+            with atomic_write(expanded(path)) as beside, beside.open("wb") as file:
                 mx.save_safetensors(file, arrays, {"settings": json.dumps(self.settings)})
         except (OSError, RuntimeError) as error:
             raise HappyHorseError(f"{path} could not be written: {error}.") from error
 
     @classmethod
     def load(cls, path: str | Path) -> Latents:
-        """Reads what `save` wrote. Raises RequestError for anything else."""
+        """Read a file that `save` wrote. Raise RequestError for anything else."""
         path = expanded(path)
         try:
             arrays, about = cast(
@@ -52,9 +52,9 @@ class Latents:
             if sum(array.nbytes for array in arrays.values()) > path.stat().st_size:
                 raise ValueError("it is cut off")
             if not all(array.size and mx.isfinite(array).all().item() for array in arrays.values()):
-                raise ValueError("it is empty, or holds what is no number")
+                raise ValueError("it is empty, or contains NaN or infinity")
         except (OSError, RuntimeError, ValueError) as error:
-            raise RequestError(f"{path} is no file of latents, or it is damaged.") from error
+            raise RequestError(f"{path} is not a file of latents, or it is damaged.") from error
         settings = metadata.parse(about.get("settings", ""), str(path))
         picture, soundtrack = arrays.get("picture"), arrays.get("soundtrack")
         kinds = {"video": (4, mx.float32), "audio": (2, mx.float32)}
@@ -66,7 +66,7 @@ class Latents:
             or (picture is not None and picture.shape[2] != 3)
             or (soundtrack is not None and soundtrack.shape[1] != 2)
         ):
-            raise RequestError(f"{path} does not hold a clip's latents.")
+            raise RequestError(f"{path} does not contain a clip's latents.")
         return cls(
             arrays["video"],
             arrays["audio"],

@@ -1,4 +1,4 @@
-"""What a clip was made of, kept inside it so that it can be made again."""
+"""The settings inside a clip, with which it can be made again."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ SETTINGS = tuple(field.name for field in fields(Request))
 
 
 def envelope() -> dict[str, Any]:
-    """Who wrote this, and with which versions."""
+    """Return the program, the format and the versions that write settings."""
     versions = {PROGRAM: __version__, "mlx": version("mlx"), "python": platform.python_version()}
     return {"made_with": PROGRAM, "format": FORMAT, "versions": versions}
 
 
 def read(path: str | Path) -> dict[str, Any]:
-    """The settings inside a clip of ours, or in the files beside it: its JSON and its latents.
+    """Return the settings in a clip made by this package, or in its JSON or latents beside it.
 
-    Raises RequestError."""
+    Raise RequestError for any other file."""
     path = expanded(path)
     text_of = {".json": _beside, ".safetensors": _among_latents}.get(path.suffix.lower(), _inside)
     try:
@@ -40,28 +40,28 @@ def read(path: str | Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RequestError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}.") from error
     except (av.FFmpegError, ValueError, LookupError, RuntimeError) as error:
-        raise RequestError(f"{path} is no clip of ours, or it is damaged.") from error
+        raise RequestError(f"{path} is not a clip made by mlx_happyhorse, or it is damaged.") from error
     return parse(text, str(path))
 
 
 def parse(text: str, where: str) -> dict[str, Any]:
-    """Settings as they are written. Raises RequestError for another program's, or a later format's."""
+    """Parse written settings. Raise RequestError for those of another program, or of a later format."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
         values = None
     if not isinstance(values, dict) or values.get("made_with") != PROGRAM:
         raise RequestError(
-            f"{where} holds no settings of {PROGRAM}: it was made by something else, or in a script."
+            f"{where} has no settings of {PROGRAM}: it was made by another program, or in a script."
         )
     if values.get("format") != FORMAT:
         raise RequestError(
-            f"{where} holds settings in format {values.get('format')!r}, this version reads {FORMAT}: "
+            f"{where} has settings in format {values.get('format')!r}, but this version reads {FORMAT}: "
             f"update {PROGRAM}."
         )
     for name, kinds in KINDS.items():
         if not isinstance(values.get(name), kinds):
-            raise RequestError(f"{where} holds damaged settings: {name} is {str(values.get(name))[:60]!r}.")
+            raise RequestError(f"{where} has damaged settings: {name} is {str(values.get(name))[:60]!r}.")
     return values
 
 
@@ -72,7 +72,7 @@ def _beside(path: Path) -> str:
 
 
 def _among_latents(path: Path) -> str:
-    with path.open("rb"):  # says why, if it cannot be
+    with path.open("rb"):  # for the reason, if it cannot be opened
         _, about = cast(tuple[Any, dict[str, str]], mx.load(str(path), "safetensors", return_metadata=True))
     return about.get("settings", "")
 
@@ -83,31 +83,31 @@ def _inside(path: Path) -> str:
 
 
 def source(given: Any, digest: str) -> dict[str, str | None]:
-    """Where a picture or a recording came from, if it was a file, and what was in it."""
+    """Return the path of a picture or recording, if it was a file, and its digest."""
     path = str(given).encode(errors="backslashreplace").decode() if isinstance(given, str | Path) else None
     return {"path": path, "sha256": digest}
 
 
 def request_settings(settings: dict[str, Any]) -> dict[str, Any]:
-    """The prompt and the settings that a request takes."""
+    """Return the settings that a request takes, the prompt included."""
     return {name: settings[name] for name in SETTINGS if settings.get(name) is not None}
 
 
 def arguments(settings: dict[str, Any]) -> dict[str, Any]:
-    """What `HappyHorse.generate` takes to make the clip again, the prompt included, but for its picture and
-    recording: files are never opened because a clip names them. Raises RequestError without a seed."""
+    """Return the arguments of `HappyHorse.generate` that make the clip again, without picture and recording:
+    files are never opened because a clip names them. Raise RequestError without a seed."""
     values = request_settings(settings)
     if "seed" not in values:
-        raise RequestError("its noise came from a script, not from a seed: it cannot be repeated.")
+        raise RequestError("its noise came from a script, not from a seed: the clip cannot be repeated.")
     return values
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Why a repeated run will not give the same frames; empty if it should."""
+    """Return the reasons why a repeated run will not give the same frames; empty if it should."""
     found = []
     for name in sorted(before["weights"].keys() & now["weights"].keys()):
         if before["weights"][name] != now["weights"][name]:
-            found.append(f"the weights of {name} are others")
+            found.append(f"the weights of {name} differ")
     if before.get("stopped") and not now.get("stopped"):
         found.append(f"it was stopped {before['stopped']}")
     if before.get("dtype") != now["dtype"]:

@@ -1,4 +1,4 @@
-"""Frames and sound → an mp4 file."""
+"""Frames and audio → an mp4 file."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ import av
 import numpy as np
 
 from ..errors import HappyHorseError, RequestError
-from ..files import expanded, partial_beside, rename_to_free
+from ..files import expanded, rename_without_replacing, temporary_beside
 from ..geometry import FPS, SAMPLE_RATE
 
 LONGEST_NAME = 200  # bytes: disks allow 255, and the files beside it have longer endings and numbers
-# Visually lossless, and by the routes that always give the same file for the same frames.
+# Visually lossless, and deterministic: the same frames give the same bytes on every CPU.
 H264 = {"crf": "17", "preset": "medium", "x264-params": "cpu-independent=1"}
-# The index in front, and the sound, muxed first, held back until the picture it belongs to comes.
+# The index in front; audio, which is muxed first, is interleaved with the frames that it belongs to.
 MP4 = {"movflags": "+faststart", "max_interleave_delta": "0"}
 
 
 class Mp4Writer:
-    """An mp4 in the making: frames are encoded as they come, under a hidden name until they are all there.
+    """Encodes frames as they come, to a hidden file until `save` gives it its name.
 
     H.264 and AAC with the index in front; `sound` is (samples, 2) float32 at 44,100 Hz, `settings` go into
-    the file's comment as JSON. Raises RequestError for a name that cannot be, HappyHorseError where writing
-    fails."""
+    the file's comment as JSON. Raise RequestError for a name that cannot be used, HappyHorseError where
+    writing fails."""
 
     def __init__(self, path: str | Path, sound: np.ndarray, settings: dict[str, Any]):
         self.path, self.sound = check_output(path), sound
         self.shape = (0, 0, 0)  # frames, height, width
         self._open = ExitStack()
         with self._writing():
-            self.beside = self._open.enter_context(partial_beside(self.path))
+            self.beside = self._open.enter_context(temporary_beside(self.path))
             self.file = av.open(str(self.beside), "w", format="mp4", options=MP4)
             self.file.metadata["comment"] = json.dumps(settings, ensure_ascii=False)
             self.video = self.file.add_stream("libx264", rate=FPS, options=H264)
@@ -46,7 +46,7 @@ class Mp4Writer:
             self.audio.bit_rate = 192_000
 
     def add(self, frames: np.ndarray) -> None:
-        """Frames (some, height, width, 3) uint8, which follow the ones before."""
+        """Encode the next frames (n, height, width, 3), uint8."""
         with self._writing():
             if not self.shape[0]:
                 self._begin(*frames.shape[1:3])
@@ -62,19 +62,21 @@ class Mp4Writer:
         self.file.mux(_encode_sound(self.audio, self.sound))
 
     def save(self, overwrite: bool = True) -> Path:
-        """Completes the file and gives it its name, or without `overwrite` one that is free."""
+        """Complete the file and rename it; without `overwrite`, the name gets a number where it is taken."""
         with self._writing():
             self.file.mux(self.video.encode(None))
             self.file.close()
-            return self.beside.replace(self.path) if overwrite else rename_to_free(self.beside, self.path)
+            if overwrite:
+                return self.beside.replace(self.path)
+            return rename_without_replacing(self.beside, self.path)
 
     @property
     def pixels(self) -> int:
-        """Of all frames together."""
+        """Return the pixels of all frames together."""
         return math.prod(self.shape)
 
-    def drop(self) -> None:
-        """Leaves nothing behind of what was not saved."""
+    def discard(self) -> None:
+        """Close the file, and remove it unless it was saved."""
         with suppress(OSError, av.FFmpegError):
             self.file.close()
         self._open.close()
@@ -88,7 +90,7 @@ class Mp4Writer:
 
 
 def check_output(path: str | Path) -> Path:
-    """The path, if a clip can be saved there. Raises RequestError."""
+    """Return the path, or raise RequestError if no clip can be saved there."""
     path = expanded(path)
     if path.suffix.lower() != ".mp4":
         raise RequestError(f"{path} has no video ending: choose a name that ends in .mp4.")

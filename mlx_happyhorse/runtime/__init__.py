@@ -1,1 +1,1 @@
-"""What keeps a run going on this machine: MLX's limits, weight streaming, threads."""
+"""Running on this machine: MLX's limits, weight streaming, threads."""

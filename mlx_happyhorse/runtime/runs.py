@@ -1,8 +1,8 @@
-"""Runs on a thread of their own, which any thread may advance.
+"""Runs on a shared thread, which any other thread may advance.
 
-MLX's arrays belong to the thread that made them, and servers advance a generator from changing ones. So all
-runs are computed on one thread, one after the other; what the caller passed in (noise, progress) is called
-where `next` was.
+MLX's arrays belong to the thread that made them, and servers advance a generator from changing threads. So
+all runs are computed on one thread, one after the other; the caller's own functions (noise, progress) are
+called on the thread that called `next`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any, Generic, TypeVar
 
 from ..errors import RequestError, Stopped
 from ..models.blocks import OnBlock
-from ..notes import note, told_to
+from ..notes import listening, note
 
-PATIENCE = 5.0  # seconds that a run waits for another which nobody advances
-TICK = 0.1  # seconds between two looks at what else may have happened
+PATIENCE = 5.0  # seconds that a run waits for another that nobody advances
+TICK = 0.1  # seconds between checks for a stop or the end of the process
 
 T = TypeVar("T")
 
@@ -28,11 +28,11 @@ T = TypeVar("T")
 class States(Generic[T]):
     """An iterator over the states of a run, each computed when it is asked for.
 
-    Any thread may advance, stop or close it. One run at a time is under way in a process: another waits for
-    it, or is refused with RequestError if nobody advances that one."""
+    Any thread may advance, stop or close it. A process computes one run at a time: the next waits for it, or
+    raises RequestError if nobody advances that one."""
 
     def __init__(self, start: Callable[[Worker], Generator[T, None, None]], on_block: OnBlock | None = None):
-        """`start` is called on the run's thread; `on_block` by whoever advances, after every block."""
+        """Call `start` on the runs' thread, and `on_block` on the advancing one, after every block."""
         self._worker: Worker = Worker(start, on_block)
         self._turn = threading.Lock()
         weakref.finalize(self, self._worker.end)
@@ -41,43 +41,43 @@ class States(Generic[T]):
         return self
 
     def __next__(self) -> T:
-        """Raises Stopped after `stop`, and what the run raises."""
+        """Return the next state. Raise Stopped after `stop`, and what the run raises."""
         with self._turn:
             return self._worker.advance()
 
     def stop(self) -> None:
-        """End the run after the block that is being computed; returns at once."""
+        """End the run after the current block; return at once."""
         self._worker.stopping.set()
 
     def close(self) -> None:
-        """End the run and free what it holds; returns when that is done."""
+        """End the run, and return when its memory is free."""
         self.stop()
         with self._turn:
             self._worker.end()
 
 
 class Worker:
-    """A run, with the questions and answers that pass between its thread and the one that advances it."""
+    """A run, and the queues between the runs' thread and the thread that advances it."""
 
     def __init__(self, start: Callable[[Worker], Generator[Any, None, None]], on_block: OnBlock | None):
         self.start: Callable[[Worker], Generator[Any, None, None]] | None = start
         self.shown = on_block
         self.stopping = threading.Event()
-        self.asked: SimpleQueue[bool] = SimpleQueue()  # for the next state, or False: for the end
+        self.asked: SimpleQueue[bool] = SimpleQueue()  # True: the next state; False: the end
         self.replies: SimpleQueue[tuple[str, Any]] = SimpleQueue()
         self.answers: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self.idle_since: float | None = None  # when it began to wait for being asked
-        self.begun = self.over = False
+        self.idle_since: float | None = None  # when it began to wait for a request
+        self.started = self.ended = False
 
-    # Of the thread that advances.
+    # Called on the advancing thread.
 
     def advance(self) -> Any:
-        if self.over:
+        if self.ended:
             raise StopIteration
         try:
-            if not self.begun:
+            if not self.started:
                 _gate.enter(self)
-                self.begun = True
+                self.started = True
                 _thread.do(self._work)
             self.asked.put(True)
             return self._reply()
@@ -93,11 +93,11 @@ class Worker:
             elif kind == "state":
                 return value
             else:
-                self.over = True
+                self.ended = True
                 try:
                     raise StopIteration if value is None else value
                 finally:
-                    del value  # its traceback would hold this frame, and that the error
+                    del value  # a cycle otherwise: its traceback refers to this frame, and that to the error
 
     def _answer(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
         try:
@@ -106,19 +106,19 @@ class Worker:
             self.answers.put((None, error))
 
     def end(self) -> None:
-        """Wait for the end of what is being computed."""
+        """End the run, and wait until the current block is done."""
         self.stopping.set()
-        if self.begun and not self.over:
+        if self.started and not self.ended:
             self.asked.put(False)
             while (reply := self.replies.get())[0] != "end":
                 if reply[0] == "call":
                     self.answers.put((None, Stopped()))
-        self.over = True
+        self.ended = True
 
-    # Of the runs' thread.
+    # Called on the runs' thread.
 
     def call(self, function: Callable[..., Any], *arguments: Any) -> Any:
-        """What `function` returns when the thread that advances calls it; raises what it raises."""
+        """Call `function` on the advancing thread; return or raise what it does."""
         self.replies.put(("call", (function, arguments)))
         while True:
             try:
@@ -131,20 +131,20 @@ class Worker:
             return value
 
     def on_block(self, done: int, of: int) -> None:
-        """Raises Stopped."""
+        """Raise Stopped after `stop`."""
         self.check()
         if self.shown is not None:
             self.call(self.shown, done, of)
 
     def check(self) -> None:
-        """Raises Stopped."""
+        """Raise Stopped after `stop`."""
         _check_process()
         if self.stopping.is_set():
             raise Stopped()
 
     def _work(self) -> None:
         try:
-            with told_to(lambda message: self.call(note, message)):
+            with listening(lambda message: self.call(note, message)):
                 self._run()
         except BaseException as error:
             self.replies.put(("end", error))
@@ -154,7 +154,7 @@ class Worker:
     def _run(self) -> None:
         try:
             assert self.start is not None
-            states, self.start = self.start(self), None  # what it holds goes with the run
+            states, self.start = self.start(self), None  # frees what it refers to at the end of the run
             try:
                 while self._is_asked():
                     self.check()
@@ -179,14 +179,14 @@ class Worker:
 
 
 class _Gate:
-    """Lets one run at a time through: memory is planned for one, and MLX's limits are the process's."""
+    """Admits one run at a time: memory is planned for one, and MLX's limits apply to the process."""
 
     def __init__(self) -> None:
         self.changed = threading.Condition()
         self.holder: Worker | None = None
 
     def enter(self, worker: Worker) -> None:
-        """Wait for the run before. Raises RequestError if nobody advances that, and Stopped."""
+        """Wait for the previous run. Raise RequestError if nobody advances that, and Stopped."""
         with self.changed:
             while self.holder is not None:
                 worker.check()
@@ -194,7 +194,7 @@ class _Gate:
                 if since is not None and time.monotonic() - since > PATIENCE:
                     raise RequestError(
                         "another run in this process has not ended: advance it to its end or close it, "
-                        "then begin the next."
+                        "then start the next."
                     )
                 self.changed.wait(TICK)
             self.holder = worker
@@ -207,8 +207,8 @@ class _Gate:
 
 
 class _Thread:
-    """The thread of all runs, begun with the first: MLX 0.32 keeps a thread of the system's for every thread
-    that has computed, as long as the process lasts."""
+    """The thread of all runs, started with the first: MLX 0.32 keeps a system thread for every thread that
+    has computed, as long as the process lasts."""
 
     def __init__(self) -> None:
         self.work: SimpleQueue[Callable[[], None]] = SimpleQueue()
@@ -238,6 +238,6 @@ _gate, _thread = _Gate(), _Thread()
 
 
 def _check_process() -> None:
-    """Raises Stopped where the interpreter ends, which waits for its threads."""
+    """Raise Stopped where the interpreter is exiting, which waits for its threads."""
     if not threading.main_thread().is_alive():
         raise Stopped()

@@ -1,4 +1,4 @@
-"""MLX in threads: what it keeps for one must go before the thread does."""
+"""MLX in threads: its streams of a thread must be freed before the thread ends."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ _local = threading.local()
 
 
 class _Ending:
-    """Goes with its thread, and takes along what MLX keeps for that one.
+    """Thread-local object whose end frees MLX's streams of its thread.
 
-    MLX itself does so as the system's thread ends, for which Python before 3.13 does not wait: if the
-    interpreter ends meanwhile, the process is aborted (seen with MLX 0.32.4)."""
+    MLX itself frees them when the system's thread ends, for which Python before 3.13 does not wait: if the
+    interpreter exits meanwhile, the process is aborted (seen with MLX 0.32.4)."""
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
 
     def __del__(self) -> None:
-        if threading.get_ident() == self.thread:  # not where the interpreter's end is what took it
+        if threading.get_ident() == self.thread:  # not where the exit of the interpreter collected it
             mx.clear_streams()
 
 
 def end_with_thread() -> None:
-    """Before MLX is used on a thread: has it let go of that one in time.
+    """Have MLX free this thread's streams when the thread ends. Call it before MLX is used on a thread.
 
-    Not of the main thread, which ends last, nor of one that Python did not start and may come back to."""
+    Do nothing on the main thread, which ends last, nor on one that Python did not start and may reuse."""
     thread = threading.current_thread()
     ours = thread is not threading.main_thread() and not isinstance(thread, threading._DummyThread)
     if ours and not hasattr(_local, "ending"):

@@ -1,4 +1,4 @@
-"""Waiting for the network, with a hook that reports and may end it: all that it calls may raise."""
+"""Waiting for the network, with a hook that reports progress and may raise to end it."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from contextvars import copy_context
 from multiprocessing.pool import AsyncResult
 from typing import TypeVar
 
-TICK = 0.2  # seconds between two calls of a hook
-KEPT = "what is done is kept, and the same command resumes there"
+TICK = 0.2  # seconds between calls of a hook
+RESUMABLE = "finished work is kept; run the same command to resume"
 
 T = TypeVar("T")
 OnWait = Callable[[], None]
 
 
-def awaited(result: AsyncResult[T], on_wait: OnWait) -> T:
-    """Return a pool's result; call `on_wait` a few times a second until it is there."""
+def wait_for(result: AsyncResult[T], on_wait: OnWait) -> T:
+    """Return a pool's result; call `on_wait` a few times a second while waiting."""
     while not result.ready():
         result.wait(TICK)
         on_wait()
     return result.get()
 
 
-def attended(work: Callable[[], T], on_wait: OnWait) -> T:
-    """Return what `work` does in a thread of its own, which ends by itself or with the process.
+def run_in_background(work: Callable[[], T], on_wait: OnWait) -> T:
+    """Return the result of `work` in a daemon thread; call `on_wait` here a few times a second meanwhile.
 
-    Call `on_wait` here a few times a second meanwhile; where it raises, `work` is not waited for."""
+    An exception from `on_wait` is raised at once, without waiting for `work`."""
     future: Future[T] = Future()
 
     def run() -> None:
@@ -36,7 +36,7 @@ def attended(work: Callable[[], T], on_wait: OnWait) -> T:
         except BaseException as error:
             future.set_exception(error)
 
-    # Its notes go where this thread's go.
+    # Copy the context, so that its notes reach the same listener.
     threading.Thread(target=copy_context().run, args=(run,), daemon=True).start()
     while not wait([future], TICK).done:
         on_wait()

@@ -1,5 +1,5 @@
-"""macOS ends a command that keeps the GPU for too long: the forward pass is begun again with less work at a
-time, and the smaller share of work is kept for this machine's later runs."""
+"""Retries after macOS has ended a command that kept the GPU for too long: the forward pass is repeated with
+less work per command, and this machine's later runs start with that share."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from ..notes import note
 from .memory import WATCHDOG, WATCHDOG_HELP, settle
 
 RETRIES = 2  # of one pass
-SMALLEST = 1 / 16  # share: below it commands are so short that the GPU is hardly at fault
+SMALLEST = 1 / 16  # share of work; shorter commands are unlikely to be the cause
 
 
 def is_watchdog(error: RuntimeError) -> bool:
-    """Whether MLX reports a command that macOS ended because it took the GPU too long."""
+    """Return whether MLX reports a command that macOS ended because it kept the GPU for too long."""
     return re.search(WATCHDOG, str(error)) is not None
 
 
-def retried(model: Transformer, *inputs: Any) -> tuple[mx.array, mx.array]:
-    """One forward pass. If the watchdog ends a command, it is repeated with half the work, twice at most.
+def run_with_retries(model: Transformer, *inputs: Any) -> tuple[mx.array, mx.array]:
+    """Run one forward pass. If the watchdog ends a command, repeat it with half the work, at most twice.
 
-    Raises MLX's RuntimeError for anything else, and when the last attempt fails too."""
+    Raise MLX's RuntimeError for anything else, and when the last attempt fails too."""
     _materialise(model, inputs)
     for _ in range(RETRIES):
         try:
@@ -34,14 +34,14 @@ def retried(model: Transformer, *inputs: Any) -> tuple[mx.array, mx.array]:
         except RuntimeError as error:
             if not is_watchdog(error):
                 raise
-        _reduce(model)  # not in the handler, where the error still holds what the pass has made
+        _reduce(model)  # outside the handler, where the error still refers to the arrays of the pass
     return _pass(model, inputs)
 
 
 def _materialise(model: Transformer, inputs: tuple[Any, ...]) -> None:
-    """Evaluate what outlives a pass: MLX takes all that was part of a failed command for computed.
+    """Materialise what outlives a pass: MLX treats all arrays of a failed command as computed.
 
-    Weights that stream are left out, as `WeightStreamer` reads them again."""
+    Streamed weights are left out, as `WeightStreamer` reads them again."""
     mx.eval(inputs)
     for name, child in model.children().items():
         if name != "layers":
@@ -52,13 +52,13 @@ def _materialise(model: Transformer, inputs: tuple[Any, ...]) -> None:
 
 
 def _pass(model: Transformer, inputs: tuple[Any, ...]) -> tuple[mx.array, mx.array]:
-    made = model(*inputs)
+    velocity = model(*inputs)
     mx.synchronize()  # a failed command may be reported after the results of the next one
-    return made
+    return velocity
 
 
 def _reduce(model: Transformer) -> None:
-    """Free what the failed pass held, and halve the model's work from here on and for later runs."""
+    """Free the memory of the failed pass, and halve the work per command for this and later runs."""
     settle()
     model.restart()
     mx.clear_cache()
@@ -66,8 +66,8 @@ def _reduce(model: Transformer) -> None:
         model.work = model.work.times(0.5)
     keep_share(model.work.share)
     note(
-        "macOS ended a command that kept the GPU for too long: the step is begun again with "
-        f"1/{round(1 / model.work.share)} of the usual work at a time. {WATCHDOG_HELP}"
+        "macOS ended a command that kept the GPU for too long: the step is repeated with "
+        f"1/{round(1 / model.work.share)} of the usual work per command. {WATCHDOG_HELP}"
     )
 
 
@@ -76,7 +76,7 @@ def file() -> Path:
 
 
 def share() -> float:
-    """How much of the usual work this machine is given at a time: 1 until its watchdog has struck."""
+    """Return the share of the usual work per command on this machine: 1 unless the watchdog ended one."""
     kept = read_object(file()).get(_machine())
     if isinstance(kept, int | float) and 0 < kept <= 1:
         return max(float(kept), SMALLEST)
@@ -84,7 +84,7 @@ def share() -> float:
 
 
 def keep_share(value: float) -> None:
-    """Record a smaller share; a larger one than is kept changes nothing."""
+    """Record a share for later runs, unless it is larger than the recorded one."""
     if value < share():
         store_object(file(), read_object(file()) | {_machine(): value})
 

@@ -1,4 +1,4 @@
-"""Which tensors a network computes with in 16 bits; everything else was trained, and stays, in fp32."""
+"""The tensors that networks compute with in 16 bits; all others were trained, and stay, in fp32."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import mlx.core as mx
 
 DTYPES = {"bfloat16": mx.bfloat16, "float16": mx.float16, "float32": mx.float32}
 
-# Per type of network: the large matrices, which may also be quantized.
+# The large matrices of each type of network, which may also be quantized.
 LARGE = {
     "transformer": re.compile(r"layers\..*\.(qkv|proj|up|gate_up|down)"),
     "text_encoder": re.compile(r"embed_tokens|layers\..*_proj"),
@@ -19,8 +19,7 @@ GATE = re.compile(r"layers\..*\.gate")  # in 16 bits as well, but too small to q
 def cast(
     kind: str, tensors: dict[str, mx.array], dtype: mx.Dtype, stream: mx.Stream | None = None
 ) -> dict[str, mx.array]:
-    """The tensors of a network of this kind; what it computes with in 16 bits, scales too, as `dtype`, all
-    else in fp32, however they are stored."""
+    """Cast a network's tensors: large matrices, with their scales, to `dtype`, all others to fp32."""
     return {
         name: tensor.astype(dtype if is_cast(kind, name) else mx.float32, stream=stream)
         if mx.issubdtype(tensor.dtype, mx.floating)
@@ -30,6 +29,6 @@ def cast(
 
 
 def is_cast(kind: str, name: str) -> bool:
-    """Whether the network computes with this tensor in 16 bits."""
+    """Return whether the network computes with this tensor in 16 bits."""
     path = name.rpartition(".")[0]
     return kind in LARGE and bool(LARGE[kind].fullmatch(path) or GATE.fullmatch(path))

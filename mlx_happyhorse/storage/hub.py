@@ -1,4 +1,4 @@
-"""A model's name, Hub repo or folder → the folder on this machine, with what a run needs of it."""
+"""A model's name, Hub repo or folder → its folder on this machine."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ UNPUBLISHED = {
 }
 REPO = re.compile(r"([\w.-]+/[\w.-]+)(?:@([\w./-]+))?")  # owner/name@revision
 DESCRIPTIONS = ("config.json", "README.md", "*/config.json", f"*/{SUMS}", f"*/{INDEX}")
-BUSY = (408, 429, 500, 502, 503, 504)  # what may be answered differently a little later
+BUSY = (408, 429, 500, 502, 503, 504)  # statuses that are worth a retry
 
 
 class Published(NamedTuple):
-    """Where a component's published weights are: a folder or file of a Hub repo."""
+    """The place of a component's published weights: a folder or file of a Hub repo."""
 
     repo: str
     under: str
@@ -57,12 +57,12 @@ PUBLISHED = {f"magihuman-{v}": {"transformer": Published(GAIR, v)} | SHARED for 
 
 
 def find(model: str | Path, on_bytes: OnBytes | None = None) -> Path:
-    """The folder of a model. Of a Hub repo only the descriptions are fetched, and only if they are not here.
+    """Return the folder of a model. Of a Hub repo, fetch only the descriptions, unless the cache has them.
 
-    Raises RequestError when there is none of that name, HubError if the Hub does not answer."""
+    Raise RequestError if there is no such model, HubError if the Hub is not responding."""
     name = str(model)
     if not name.strip():
-        raise RequestError(f"name a model: {_known()}, a Hub repo (owner/name) or a folder.")
+        raise RequestError(f"a model is required: {_known()}, a Hub repo (owner/name) or a folder.")
     if name.lower() in UNPUBLISHED:
         raise RequestError(UNPUBLISHED[name.lower()])
     folder = EMBEDDED.get(name) or _downloaded(name) or expanded(model)
@@ -70,7 +70,7 @@ def find(model: str | Path, on_bytes: OnBytes | None = None) -> Path:
         if name in PUBLISHED:
             raise RequestError(f"{name} is not on this machine: happyhorse download {name}")
         if not REPO.fullmatch(name):
-            raise RequestError(f"there is no model {name!r}: give {_known()}, a Hub repo or a folder.")
+            raise RequestError(f"there is no model {name!r}: choose {_known()}, a Hub repo or a folder.")
         folder = _cached(name) or _snapshot(name, DESCRIPTIONS, on_bytes)
     if not (folder / "config.json").is_file():
         raise RequestError(
@@ -81,30 +81,30 @@ def find(model: str | Path, on_bytes: OnBytes | None = None) -> Path:
 
 
 def installed() -> list[str]:
-    """The names of the models on this machine: the embedded ones, then those below `home()`."""
+    """Return the names of the models on this machine: the embedded ones, then those in `home()`."""
     folders = sorted(config.parent for config in home().glob("*/config.json"))
     return [*EMBEDDED, *(folder.name for folder in folders if not folder.name.startswith("."))]
 
 
-def is_here_as(name: str) -> bool:
-    """Whether a model is embedded, or was downloaded under this very name: no path, and nothing to fetch."""
+def is_installed(name: str) -> bool:
+    """Return whether a model is embedded, or was downloaded under this name; paths and Hub repos are not."""
     return name in EMBEDDED or (not name.startswith(".") and _downloaded(name) is not None)
 
 
 def fetch(folder: Path, components: Iterable[str], on_bytes: OnBytes | None = None) -> None:
-    """Gets what is missing of components into a folder of the Hub's cache. Raises HubError."""
+    """Fetch missing components into a folder of the Hub's cache. Raise HubError."""
     repo = repo_of(folder)
-    missing = [name for name in components if repo is not None and not is_here(folder / name)]
+    missing = [name for name in components if repo is not None and not is_complete(folder / name)]
     if missing:
         _snapshot(f"{repo}@{folder.name}", [f"{name}/*" for name in missing], on_bytes)
 
 
 def download(name: str, on_bytes: OnBytes | None = None) -> Path:
-    """All of a Hub repo as it is now. Raises RequestError if it is no model of ours, or HubError.
+    """Fetch a model from a Hub repo. Raise RequestError if it holds another kind of model, and HubError.
 
-    What is done is kept: however a call ended, the next resumes it."""
+    Complete files are kept: after an interrupted call, the next one resumes."""
     if not REPO.fullmatch(name):
-        raise RequestError(f"{name!r} is no Hub repo, which has a name like owner/name.")
+        raise RequestError(f"{name!r} is not the name of a Hub repo: use owner/name.")
     folder = _snapshot(name, DESCRIPTIONS, on_bytes)
     config = describe(folder)
     repo, _, _ = name.partition("@")
@@ -113,7 +113,7 @@ def download(name: str, on_bytes: OnBytes | None = None) -> Path:
 
 
 def describe(folder: Path) -> dict[str, Any]:
-    """The model's own description, its top config.json. Raises RequestError for another kind of folder."""
+    """Return the model's top config.json. Raise RequestError for another kind of folder."""
     try:
         config = read_json(folder / "config.json")
     except ModelError as error:
@@ -121,18 +121,20 @@ def describe(folder: Path) -> dict[str, Any]:
     sampling = config.get("sampling")
     if config.get("variant") not in VARIANTS or not isinstance(sampling, dict) or SAMPLING - sampling.keys():
         raise RequestError(
-            f"{folder} is not a model folder of ours: its config.json lacks "
+            f"{folder} is not a model folder of mlx_happyhorse: its config.json lacks "
             f"a variant ({' or '.join(VARIANTS)}) or sampling settings."
         )
     names = config.get("components")
     if not isinstance(names, list) or not names or not all(name in COMPONENTS for name in names):
-        raise RequestError(f"{folder} is not a model folder of ours: it does not name its components.")
+        raise RequestError(
+            f"{folder} is not a model folder of mlx_happyhorse: it does not name its components."
+        )
     return config
 
 
 @contextmanager
-def asking(repo: str) -> Iterator[None]:
-    """Turns what the Hub's library raises into what a person can do about it."""
+def hub_errors(repo: str) -> Iterator[None]:
+    """Turn errors of the Hub's library into ours, which say what to do."""
     import httpx
     from huggingface_hub import errors
 
@@ -145,39 +147,39 @@ def asking(repo: str) -> Iterator[None]:
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise HubError(
-            f"the Hub has no repo {repo}, or shows it only to others: is HF_TOKEN right?"
+            f"the Hub has no repo {repo}, or this account may not see it: check HF_TOKEN."
         ) from error
     except errors.RevisionNotFoundError as error:
         raise NoRevision(f"{repo} has no such revision.") from error
     except (errors.OfflineModeIsEnabled, errors.LocalEntryNotFoundError) as error:
         raise HubError(
-            f"{repo} is not on this machine, or not all of it, and the Hub is out of reach "
+            f"{repo} is not complete on this machine, and the Hub is not reachable "
             "(or HF_HUB_OFFLINE is set)."
         ) from error
     except errors.HFValidationError as error:
-        raise RequestError(f"{repo!r} is no name of a Hub repo.") from error
+        raise RequestError(f"{repo!r} is not the name of a Hub repo.") from error
     except errors.HfHubHTTPError as error:
         raise _refusal(repo, error) from error
     except httpx.HTTPError as error:
         raise NotResponding(
-            f"the Hub does not answer for {repo}: {error or type(error).__name__}."
+            f"the Hub is not responding for {repo}: {error or type(error).__name__}."
         ) from error
     except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
         raise _local_problem(repo, error) from error
 
 
 def _local_problem(repo: str, error: Exception) -> HappyHorseError:
-    """What on this machine keeps the Hub's library from asking, or from storing what it is given."""
+    """Return the error for a problem on this machine: the token, the disk or the proxy."""
     if isinstance(error, UnicodeError):
-        return RequestError("the Hub's token holds characters that none has: set HF_TOKEN anew.")
+        return RequestError("the Hub's token contains invalid characters: set HF_TOKEN again.")
     if isinstance(error, OSError):
         return HubError(
-            f"{repo} could not be stored in the Hub's cache ({error.strerror or error}). What is done is "
-            "kept: make room or allow writing there, or set HF_HOME to another folder, and try again."
+            f"{repo} could not be stored in the Hub's cache ({error.strerror or error}). Finished "
+            "files are kept: free space or allow writing there, or set HF_HOME to another folder, and retry."
         )
     return RequestError(
-        f"the Hub cannot be asked as HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set ({error}): "
-        "give http://host:port, or unset them."
+        f"the Hub is not reachable with HTTP_PROXY, HTTPS_PROXY or ALL_PROXY as set ({error}): "
+        "use http://host:port, or unset them."
     )
 
 
@@ -186,49 +188,49 @@ def _refusal(repo: str, error: Any) -> HubError:
     if status in BUSY:
         busy = NotResponding(f"the Hub is too busy for {repo} (HTTP {status}): try again later.")
         headers = error.response.headers
-        # The Hub's own header says in how many seconds its window ends: "resolvers";r=0;t=120
+        # The Hub's own header gives the seconds until its window ends: "resolvers";r=0;t=120
         seconds = re.search(r"^\d+$|(?<=;t=)\d+", headers.get("Retry-After") or headers.get("RateLimit", ""))
         busy.wait = float(seconds[0]) if seconds else None
         return busy
-    advice = ": is HF_TOKEN, or the login of hf auth login, still valid?" if status in (401, 403) else "."
+    advice = ": check HF_TOKEN, or log in again with hf auth login." if status in (401, 403) else "."
     return HubError(f"the Hub refused {repo} (HTTP {status}){advice}")
 
 
 def repo_of(folder: Path) -> str | None:
-    """The name of the repo, if the folder is one of the Hub's cache."""
+    """Return the name of the repo, or None if the folder is not in the Hub's cache."""
     cache = folder.parent.parent.name
     if folder.parent.name != "snapshots" or not cache.startswith("models--"):
         return None
     return cache.removeprefix("models--").replace("--", "/", 1)
 
 
-def fetch_again(repo: str, folder: Path, patterns: Iterable[str], on_bytes: OnBytes | None = None) -> None:
-    """Replaces files of a folder of the Hub's cache. Raises HubError."""
-    with asking(repo):
+def refetch(repo: str, folder: Path, patterns: Iterable[str], on_bytes: OnBytes | None = None) -> None:
+    """Replace files of a folder of the Hub's cache. Raise HubError."""
+    with hub_errors(repo):
         snapshot(repo, folder.name, list(patterns), on_bytes, again=True)
 
 
 def _snapshot(name: str, patterns: Iterable[str], on_bytes: OnBytes | None) -> Path:
-    """The folder of a Hub repo with the files that match, from the cache where they are all there."""
+    """Return the folder of a Hub repo with the files that match, from the cache where that has them all."""
     match = REPO.fullmatch(name)
     assert match
-    with asking(match[1]):
+    with hub_errors(match[1]):
         return snapshot(match[1], match[2], list(patterns), on_bytes)
 
 
 def _cached(name: str) -> Path | None:
-    """The folder of a Hub repo that was asked for before: the network is not asked again."""
+    """Return the folder of a Hub repo from the cache, without a request to the Hub, or None."""
     from huggingface_hub import try_to_load_from_cache
 
     match = REPO.fullmatch(name)
     assert match
-    with asking(match[1]):
+    with hub_errors(match[1]):
         config = try_to_load_from_cache(match[1], "config.json", revision=match[2])
     return Path(config).parent if isinstance(config, str) else None
 
 
-def is_here(folder: Path) -> bool:
-    """Whether all files are there that the component's own list of them names."""
+def is_complete(folder: Path) -> bool:
+    """Return whether all files exist that the component's checksums or index name."""
     names = read_sums(folder) or _shards(folder)
     return (folder / "config.json").exists() and all((folder / name).exists() for name in names)
 
@@ -239,7 +241,9 @@ def _shards(folder: Path) -> set[str]:
 
 
 def _downloaded(name: str) -> Path | None:
-    """A model that was downloaded under a name, in whatever precision. Raises RequestError if in several."""
+    """Return the folder of a model downloaded under a name, in any precision, or None.
+
+    Raise RequestError if there are several."""
     if Path(name).name != name:
         return None
     if os.path.isfile(home() / name / "config.json"):  # noqa: PTH113, Path.is_file raises for a name too long
@@ -247,7 +251,7 @@ def _downloaded(name: str) -> Path | None:
     found = [config.parent for config in home().glob(f"{name}-*/config.json")] if name in PUBLISHED else []
     if len(found) > 1:
         names = " or ".join(sorted(folder.name for folder in found))
-        raise RequestError(f"{name} is here more than once: say {names}.")
+        raise RequestError(f"{name} is on this machine more than once: choose {names}.")
     return found[0] if found else None
 
 

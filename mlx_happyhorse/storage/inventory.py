@@ -1,4 +1,4 @@
-"""What a model folder holds: parameters, bits, sizes."""
+"""The networks in a model folder: parameters, bits, sizes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .weights import build, parameters, read_json
 
 
 class Network(NamedTuple):
-    """A component: its dimensions, how many parameters it has, and how many bytes they take."""
+    """A component: its config, number of parameters, and bytes on disk."""
 
     name: str
     config: dict[str, Any]
@@ -19,17 +19,18 @@ class Network(NamedTuple):
 
     @property
     def bits(self) -> float:
-        """Per parameter, with the scales of quantization."""
+        """Return the bits per parameter, with the scales of quantization."""
         return 8 * self.bytes / max(self.parameters, 1)
 
 
 def networks(folder: Path) -> list[Network]:
-    """The components of a model folder that are on this machine. Raises ModelError for damaged ones."""
+    """Return the components of a model folder that are on this machine. Raise ModelError for damaged ones."""
     names = [name for name in describe(folder)["components"] if any((folder / name).glob("*.safetensors"))]
     return [network(name, read_json(folder / name / "config.json"), _bytes(folder / name)) for name in names]
 
 
 def network(name: str, config: dict[str, Any], size: int) -> Network:
+    """Return the component that `config` describes; its parameters are counted before quantization."""
     plain = {key: value for key, value in config.items() if key != "quantization"}
     count = sum(tensor.size for tensor in parameters(build(plain)).values())
     return Network(name, config, count, size)

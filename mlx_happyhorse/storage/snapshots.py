@@ -1,6 +1,6 @@
-"""The Hub's own download of whole files into its cache, with a hook that counts bytes and may end it.
+"""Downloads of whole files into the Hub's cache, with a hook that is told the bytes and may end them.
 
-Files that are whole are kept whatever happens; the Hub's library begins others anew."""
+Complete files are kept whatever happens; the Hub's library starts others again."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Stopped
-from ..runtime.waiting import attended
+from ..runtime.waiting import run_in_background
 
-# Called with the bytes done and in all a few times a second, also while none come; ends it by raising.
+# Called a few times a second with the bytes done and in all, also while none arrive; may raise to end it.
 OnBytes = Callable[[int, int], None]
 
 
 class _Count:
-    """Bytes fetched of those that are missing, as the Hub's library tells its bars; these show nothing."""
+    """Counts the bytes that the Hub's library reports to its progress bars, which show nothing."""
 
     def __init__(self, total: int):
         self.done, self.total, self.stopped = 0, total, False
@@ -37,9 +37,9 @@ class _Count:
 
             def update(self, n: float | None = 1) -> None:
                 if count.stopped:
-                    raise Stopped("the download was ended.")
+                    raise Stopped("the download was stopped.")
                 self.n += n or 0
-                if self.of_bytes:  # there are two of them, from the network and onto the disk
+                if self.of_bytes:  # there are two such bars, of the network and of the disk
                     count.done = max(count.done, int(self.n))
 
         return Bar
@@ -48,9 +48,9 @@ class _Count:
 def snapshot(
     repo: str, revision: str | None, patterns: list[str], on_bytes: OnBytes | None, again: bool = False
 ) -> Path:
-    """Return the folder of a repo with the files that match, from the cache where they are all there.
+    """Return the folder of a repo with the files that match, from the cache where that has them all.
 
-    With `again` they are fetched though they are there. Raises what the Hub's library raises."""
+    With `again`, fetch them even so. Raise what the Hub's library raises."""
     from huggingface_hub import snapshot_download
 
     options: dict[str, Any] = {"revision": revision, "allow_patterns": patterns, "force_download": again}
@@ -63,15 +63,15 @@ def snapshot(
         return str(snapshot_download(repo, tqdm_class=count.bars(), **options))
 
     try:
-        folder = attended(fetch, lambda: count.report(on_bytes))
+        folder = run_in_background(fetch, lambda: count.report(on_bytes))
     finally:
-        count.stopped = True  # ends what other threads still fetch
+        count.stopped = True  # ends the other threads of the download
     count.report(on_bytes)
     return Path(folder)
 
 
 def _missing(repo: str, revision: str | None, patterns: list[str], again: bool) -> int:
-    """Bytes that are to be fetched; 0 where the Hub does not say, as what is here may do without it."""
+    """Return the bytes that must be fetched; 0 where the Hub does not respond, as the cache may suffice."""
     import httpx
     from huggingface_hub import HfApi, errors, try_to_load_from_cache
     from huggingface_hub.utils import filter_repo_objects

@@ -1,4 +1,4 @@
-"""Whether a model folder's files are all there, whole, and numbers."""
+"""Checks of a model folder: files present and undamaged, tensors as the config says, and finite."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from .checksums import SUMS, read_sums, sha256
 from .safetensors import are_finite, header_of, weight_map
 from .weights import INDEX, load, read_json
 
-PIECE_BYTES = 8 << 20
+CHUNK_BYTES = 8 << 20  # read at a time
 
 
 class Problem(NamedTuple):
-    """What is wrong with a component; `file` is given where one file is the cause."""
+    """A problem of a component; `file` is given where one file is the cause."""
 
     component: str
     file: str | None
@@ -28,19 +28,20 @@ class Problem(NamedTuple):
 def check(
     folder: Path, components: list[str], on_bytes: Callable[[int], None] = lambda count: None
 ) -> list[Problem]:
-    """Looks at every byte: hashes, the index against the shards, names and shapes, NaN and infinity."""
+    """Return the problems of components: hashes, the index against the shards, names and shapes, NaN and
+    infinity. `on_bytes` is called with the size of every chunk read."""
     return [problem for name in components for problem in _check(folder / name, on_bytes)]
 
 
 def size(folder: Path, components: list[str]) -> int:
-    """The bytes that `check` will look at."""
+    """Return the number of bytes that `check` reads."""
     return sum(file.stat().st_size for name in components for file in (folder / name).glob("*.safetensors"))
 
 
 def _check(folder: Path, on_bytes: Callable[[int], None]) -> Iterator[Problem]:
     name = folder.name
     if not folder.is_dir():
-        yield Problem(name, None, "is not there")
+        yield Problem(name, None, "is missing")
         return
     try:
         sums = read_sums(folder)
@@ -63,22 +64,22 @@ def _check(folder: Path, on_bytes: Callable[[int], None]) -> Iterator[Problem]:
         if not sums:
             on_bytes(file.stat().st_size)
         if tensor := _not_finite(file):
-            yield Problem(name, file.name, f"tensor {tensor} holds NaN or infinity")
+            yield Problem(name, file.name, f"tensor {tensor} contains NaN or infinity")
 
 
 def _check_files(folder: Path, sums: dict[str, str], on_bytes: Callable[[int], None]) -> Iterator[Problem]:
     for file, wanted in sums.items():
         if not (folder / file).is_file():
-            yield Problem(folder.name, file, "is not there")
+            yield Problem(folder.name, file, "is missing")
         elif sha256(folder / file, on_bytes if file.endswith(".safetensors") else None) != wanted:
-            yield Problem(folder.name, file, "is not what it was when it was made")
+            yield Problem(folder.name, file, "does not match its checksum")
     for path in sorted(folder.glob("*.safetensors")) if sums else []:
         if path.name not in sums:
-            yield Problem(folder.name, path.name, f"is none of the files of {SUMS}")
+            yield Problem(folder.name, path.name, f"is not listed in {SUMS}")
 
 
 def _check_index(folder: Path) -> None:
-    """Raises ModelError where the index and the shards do not say the same."""
+    """Raise ModelError where the index and the shards disagree."""
     if not (folder / INDEX).exists():
         return
     listed = weight_map(read_json(folder / INDEX), INDEX)
@@ -93,7 +94,7 @@ def _not_finite(file: Path) -> str | None:
     with file.open("rb") as data:
         for name, entry in header_of(file).items():
             data.seek(entry.begin)
-            for start in range(entry.begin, entry.end, PIECE_BYTES):
-                if not are_finite(data.read(min(PIECE_BYTES, entry.end - start)), entry.dtype):
+            for start in range(entry.begin, entry.end, CHUNK_BYTES):
+                if not are_finite(data.read(min(CHUNK_BYTES, entry.end - start)), entry.dtype):
                     return name
     return None

@@ -37,11 +37,13 @@ NETWORKS: dict[str, tuple[Callable[[Any], nn.Module], type[Config]]] = {
 }
 
 INDEX = "model.safetensors.index.json"
-PROBES, PROBE_BYTES = 256, 4096  # of each file, for the fingerprint
+PROBES, PROBE_BYTES = 256, 4096  # samples of each file for the fingerprint: 1 MiB
 
 
 def build(config: dict[str, Any]) -> nn.Module:
-    """A network with the layers and shapes that `config` describes, quantized ones included."""
+    """Return a network with the layers and shapes that `config` describes, quantized ones included.
+
+    Raise ModelError if that is impossible."""
     end_with_thread()
     try:
         network, dimensions = NETWORKS[config["type"]]
@@ -50,13 +52,13 @@ def build(config: dict[str, Any]) -> nn.Module:
             _quantize(model, quantization)
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         what = f"{type(error).__name__}: {error}".strip().split("\n")[0]
-        raise ModelError(f"its config.json does not describe a network of ours ({what}).") from error
-    mx.eval(mx.random.state)  # layers draw their first weights from it: what nobody computes would pile up
+        raise ModelError(f"its config.json does not describe a known network ({what}).") from error
+    mx.eval(mx.random.state)  # initial weights are drawn from it: lazy draws would accumulate
     return model
 
 
 def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
-    """mlx-lm's block: defaults for all, and by path either other settings or false."""
+    """Quantize layers as mlx-lm's block says: defaults, and by path either other settings or false."""
 
     def settings(path: str, layer: nn.Module) -> bool | dict[str, Any]:
         return hasattr(layer, "to_quantized") and quantization.get(path, True)
@@ -68,10 +70,10 @@ def _quantize(model: nn.Module, quantization: dict[str, Any]) -> None:
 def load(
     folder: Path, dtype: mx.Dtype | None = None, *, work: Work = UNLIMITED, streamed: bool = False
 ) -> Any:
-    """The network in `folder`, its weights not yet read from disk.
+    """Load the network in `folder`, with lazy weights, which are read from disk when they are used.
 
-    `dtype` replaces the precision it computes in; what belongs in fp32 is widened to it. A transformer or
-    text encoder splits its `work`, and reads its weights anew for every pass if it is `streamed`. Raises
+    `dtype` replaces the one that its large matrices are computed in; others stay in fp32. A transformer or
+    text encoder splits its `work`, and with `streamed` reads its weights again for every pass. Raise
     ModelError."""
     config = read_json(folder / "config.json")
 
@@ -98,15 +100,15 @@ def load(
 
 
 def release(model: nn.Module) -> None:
-    """Lets go of a network's weights, whoever still holds the network itself."""
+    """Free a network's weights, even where something still refers to the network."""
     if isinstance(model, Transformer | TextEncoder) and model.offload is not keep_resident:
         model.offload, model.restart = keep_resident, no_restart
-        mx.synchronize(reading_stream())  # what is still being read would outlive the network
+        mx.synchronize(reading_stream())  # weights that are being prefetched would outlive the network
     model.clear()
 
 
 def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
-    """Raises ModelError that names the first missing, unknown or misshapen tensor."""
+    """Raise ModelError for the first missing, unknown or misshapen tensor."""
     expected = {name: tensor.shape for name, tensor in parameters(model).items()}
     for problem, names in (
         ("lacks", expected.keys() - shapes.keys()),
@@ -121,7 +123,7 @@ def check(model: nn.Module, shapes: dict[str, tuple[int, ...]]) -> None:
 
 
 def parameters(model: nn.Module) -> dict[str, mx.array]:
-    """A network's tensors by their dotted names."""
+    """Return a network's tensors by their dotted names."""
     return typed(dict[str, mx.array], tree_flatten(model.parameters(), destination={}))
 
 
@@ -160,7 +162,7 @@ def footprint(config: dict[str, Any], dtype: mx.Dtype | None = None) -> Footprin
 
 
 def stored(config: dict[str, Any]) -> mx.Dtype:
-    """What a network computes in by itself. Raises ModelError."""
+    """Return the dtype in which a network is stored, and by default computes. Raise ModelError."""
     name = str(config.get("dtype", "float32"))
     if name not in DTYPES:
         raise ModelError(f"its dtype {name!r} is unknown.")
@@ -168,6 +170,7 @@ def stored(config: dict[str, Any]) -> mx.Dtype:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """Return a JSON file's object. Raise ModelError if that is impossible."""
     try:
         values = json.loads(path.read_text())
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -178,17 +181,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_tensors(file: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
-    """A safetensors file's tensors, not yet read from disk. Raises ModelError if it is none."""
+    """Return a safetensors file's tensors, lazy. Raise ModelError for any other file."""
     header_of(file)
     try:
         return typed(dict[str, mx.array], mx.load(str(file), format="safetensors", stream=stream))
     except (RuntimeError, ValueError) as error:
-        raise ModelError(f"{file.name} is damaged or no safetensors file: {error}.") from error
+        raise ModelError(f"{file.name} is damaged or not a safetensors file: {error}.") from error
 
 
 def fingerprint(folder: Path) -> str:
-    """A name for the weights in a component's folder: a hash of its files' hashes or, where these are not
-    at hand, of its config, the files' sizes and samples of them: reading 30 GB would take too long."""
+    """Return a name for the weights in a component's folder: a hash of its checksums or, where it has none,
+    of its config and of sizes and samples of its files, as reading 30 GB would take too long."""
     if (folder / SUMS).is_file():
         return hashlib.sha256((folder / SUMS).read_bytes()).hexdigest()[:16]
     seen = hashlib.sha256()
@@ -208,7 +211,7 @@ def fingerprint(folder: Path) -> str:
 def _read(folder: Path, stream: mx.Stream | None = None) -> dict[str, mx.array]:
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise ModelError("there is no .safetensors file in it.")
+        raise ModelError("it has no .safetensors file.")
     weights: dict[str, mx.array] = {}
     for file in files:
         weights |= read_tensors(file, stream)
