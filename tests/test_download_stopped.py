@@ -257,7 +257,7 @@ def test_a_source_that_is_wrong_leaves_nothing(root, tmp_path, home):
     with (
         HubServer(broken) as server,
         asking(server, tmp_path),
-        pytest.raises(HappyHorseError, match="holds NaN"),
+        pytest.raises(HappyHorseError, match="contains NaN"),
     ):
         download("magihuman-distill", components=["transformer"], quantization=Quantization(4))
     assert not list(home.iterdir())

@@ -168,7 +168,7 @@ def test_numbers_that_are_none(tmp_path, capsys, name, value):
         mx.arange(tensors[name].size).reshape(tensors[name].shape) == 17, value, tensors[name]
     )
     source = networks.save(tensors, tmp_path / "base")
-    assert f"tensor {name} holds NaN or infinity" in refused(capsys, tmp_path, source, "-q")
+    assert f"tensor {name} contains NaN or infinity" in refused(capsys, tmp_path, source, "-q")
 
 
 class Hostile:

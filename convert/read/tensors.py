@@ -69,7 +69,7 @@ class Stored:
     def _items(self, begin: int, end: int) -> np.ndarray:
         data = self.file.read(begin, end)
         if not are_finite(data, self.dtype):
-            raise ModelError(f"{self.file.name}: tensor {self.name} holds NaN or infinity.")
+            raise ModelError(f"{self.file.name}: tensor {self.name} contains NaN or infinity.")
         return np.frombuffer(data, FORMATS[self.dtype][0])
 
     def array(self, items: np.ndarray) -> mx.array:

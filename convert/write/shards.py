@@ -17,7 +17,7 @@ import numpy as np
 
 from mlx_happyhorse.runtime.waiting import wait_for
 from mlx_happyhorse.storage.checksums import sha256
-from mlx_happyhorse.storage.safetensors import ITEM_BYTES, OURS, Entry, write_header
+from mlx_happyhorse.storage.safetensors import DTYPE_NAMES, ITEM_BYTES, Entry, write_header
 
 from ..read.tensors import Chunk, Tensor
 from .fidelity import NO_SQUARES, SAMPLED_ROWS, Errors, Squares, measure
@@ -42,7 +42,7 @@ class Item(NamedTuple):
         """Return (name, dtype, shape) of each stored array."""
         shape = self.tensor.shape
         row = self.format.encode(self.name, mx.zeros((1, *shape[1:]), self.tensor.dtype))
-        return [(name, OURS[array.dtype], (shape[0], *array.shape[1:])) for name, array in row.items()]
+        return [(name, DTYPE_NAMES[array.dtype], (shape[0], *array.shape[1:])) for name, array in row.items()]
 
     @property
     def stored_bytes(self) -> int:
