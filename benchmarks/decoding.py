@@ -96,7 +96,7 @@ def write(states: object, path: Path) -> tuple[State, int]:
             film = film or Mp4Writer(path, sound, state.settings)
             film.add(state.frames)
     film.save()
-    film.drop()
+    film.discard()
     return state, film.shape[0]
 
 

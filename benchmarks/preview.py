@@ -22,7 +22,7 @@ import numpy as np
 from helpers.models import golden_model
 
 from mlx_happyhorse import HappyHorse, State
-from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.notes import listening
 from mlx_happyhorse.pipeline.preview import Colours
 
 CLIP = {"seconds": 1, "width": 128, "height": 96, "steps": 4}
@@ -65,6 +65,6 @@ def show(name: str, horse: HappyHorse) -> None:
 
 
 if __name__ == "__main__":
-    with told_to(lambda note: None):
+    with listening(lambda note: None):
         show("turbo", HappyHorse.load("tiny"))
         show("wan", golden_model("distill", turbo=False))

@@ -18,7 +18,7 @@ import mlx.core as mx
 import numpy as np
 
 from mlx_happyhorse import Clip, HappyHorse
-from mlx_happyhorse.notes import told_to
+from mlx_happyhorse.notes import listening
 from mlx_happyhorse.runtime.memory import WINOGRAD
 
 SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
@@ -32,20 +32,20 @@ def limits() -> tuple[int, str | None]:
 
 
 def generate(horse: HappyHorse, seed: int) -> Clip:
-    with told_to(lambda note: None):
+    with listening(lambda note: None):
         return horse.generate("a ball", seed=seed, **SMALL)
 
 
 def hand_around(horse: HappyHorse, seed: int) -> Clip:
     """Every state on a thread of its own."""
-    with told_to(lambda note: None):
+    with listening(lambda note: None):
         states = horse.stream("a ball", seed=seed, **SMALL)
     clips: list[Clip] = []
     going = True
 
     def advance() -> None:
         nonlocal going
-        with told_to(lambda note: None):
+        with listening(lambda note: None):
             state = next(states, None)
         going = state is not None
         if state is not None and state.clip is not None:
