@@ -1,4 +1,4 @@
-"""What the published models take, without asking the Hub: bytes to fetch, on the disk and in memory."""
+"""Sizes of the published models: download, disk and memory. Nothing is requested from the Hub."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from mlx_happyhorse.storage.dtypes import LARGE
 from mlx_happyhorse.storage.weights import footprint
 
 BITS = (4, 6, 8, None)  # None is bfloat16
-FREE = 0.9  # of the disk's free bytes may be taken by what is recommended
+FREE = 0.9  # of the free disk space: a recommended model takes no more
 
-# The published dimensions: the defaults of every network's config, but for these.
+# The published dimensions: the defaults of every network's config, except for these.
 CONFIGS: dict[str, dict[str, Any]] = {
     "transformer": {"type": "transformer"},
     "text_encoder": {"type": "text_encoder"},
@@ -34,21 +34,21 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "video_decoder": {"type": "turbo_decoder"},
     "audio_vae": {"type": "audio_vae"},
 }
-# As they are published where that is not as they are stored in 16 bits: the base transformer is in bfloat16,
-# the distilled one in float32, and neither is padded.
+# Where the published files differ from converted ones: the base transformer is in bfloat16, the distilled one
+# in float32, and neither is padded.
 UNPADDED = {"swiglu_size": 13652}
 PUBLISHED_DTYPES = {"magihuman-base": "bfloat16", "magihuman-distill": "float32"}
-TOKENIZER_BYTES = 34_000_000  # t5gemma-9b-9b-ul2's tokenizer.json, about
+TOKENIZER_BYTES = 34_000_000  # about the size of t5gemma-9b-9b-ul2's tokenizer.json
 GATED = ("text_encoder", "audio_vae")
 
 
 @dataclass(frozen=True)
 class Offer:
-    """A published model in one precision, with the components that `download` takes by itself.
+    """A published model in one precision, with the default components of `download`.
 
-    `fetched` are the bytes that come over the network, `stored` those that stay on the disk. `memory` is the
-    planned peak of 5 s at 448×256 with the longest prompt; with `streamed` the weights are read anew for
-    every step, as they do not fit otherwise, and without `fits` not even then."""
+    `fetched` are the bytes to download, `stored` the bytes on disk. `memory` is the planned peak for 5 s at
+    448×256 with the longest prompt. `streamed` means that the model fits only with streamed weights; without
+    `fits` it does not fit at all."""
 
     model: str
     bits: int | None
@@ -61,14 +61,13 @@ class Offer:
 
     @property
     def quantization(self) -> Quantization | None:
-        """What `download` is to be given for it."""
+        """The argument of `download` for this precision."""
         return None if self.bits is None else Quantization(self.bits)
 
 
 def offers(model: str, machine: Machine | None = None, free: int | None = None) -> list[Offer]:
-    """Return a published model in every precision, the smallest first; at most one is recommended for
-    `machine` with `free` bytes of disk, by default this one. Nothing is asked of the Hub, and no weights are
-    allocated."""
+    """Return a published model in every precision, the smallest first. At most one is recommended, for
+    `machine` with `free` bytes of disk; the default is this machine. No weights are allocated."""
     machine = this_machine() if machine is None else machine
     found = [_offer(model, bits, machine) for bits in BITS]
     best = _best(found, free_disk() if free is None else free)
@@ -76,23 +75,23 @@ def offers(model: str, machine: Machine | None = None, free: int | None = None) 
 
 
 def licences(model: str) -> dict[str, str]:
-    """By repo, the licence of what is fetched from it."""
+    """Return the licence of each repo that a model is downloaded from."""
     return {hub.PUBLISHED[model][part].repo: licence(part)[0] for part in USUAL}
 
 
 def gated(model: str) -> list[str]:
-    """The repos whose licence must be accepted first."""
+    """Return the repos whose licence must be accepted before the download."""
     return [hub.PUBLISHED[model][part].repo for part in USUAL if part in GATED]
 
 
 def free_disk() -> int:
-    """Bytes that are free where downloaded models are kept."""
+    """Return the free bytes of the disk that models are stored on."""
     folder = home().absolute()
     return shutil.disk_usage(next(path for path in (folder, *folder.parents) if path.exists())).free
 
 
 def _best(found: list[Offer], free: int) -> Offer | None:
-    """The finest precision that stays in memory, else the one that takes least."""
+    """Return the highest precision that fits without streaming, else the smallest one that fits at all."""
     able = [offer for offer in found if offer.fits and offer.stored + SPARE_BYTES <= FREE * free]
     resident = [offer for offer in able if not offer.streamed]
     return resident[-1] if resident else able[0] if able else None
@@ -105,18 +104,18 @@ def _offer(model: str, bits: int | None, machine: Machine) -> Offer:
     return Offer(model, bits, _fetched(model), stored, plan.needed, plan.low_ram, plan.fits)
 
 
-@cache  # a second's work, and always the same
+@cache  # takes a second
 def _networks(bits: int | None) -> dict[str, Network]:
-    how = None if bits is None else Quantization(bits)
-    return {component: network(config, how) for component, config in CONFIGS.items()}
+    quantization = None if bits is None else Quantization(bits)
+    return {component: network(config, quantization) for component, config in CONFIGS.items()}
 
 
-def network(config: dict[str, Any], how: Quantization | None) -> Network:
-    """As `download` would store it."""
+def network(config: dict[str, Any], quantization: Quantization | None) -> Network:
+    """Return a network as `download` stores it."""
     if config["type"] in LARGE:
         config = config | {"dtype": "bfloat16"}
-        if how is not None:
-            config["quantization"], _ = quantization_block(config, how)
+        if quantization is not None:
+            config["quantization"], _ = quantization_block(config, quantization)
     return Network(config, footprint(config))
 
 
@@ -131,7 +130,7 @@ def _fetched(model: str) -> int:
 def _plan(networks: dict[str, Network], model: str, machine: Machine) -> Plan:
     planner = Planner(Path(), None, machine)
     planner.networks |= networks
-    prompt = "x" * 4 * MAX_TOKENS
+    prompt = "x" * 4 * MAX_TOKENS  # about four characters make a token
     defaults = SAMPLING[model.rpartition("-")[2]] | USUAL_SETTINGS
     request = Request.complete(prompt, {"seed": 0}, defaults)
     inputs = Inputs(picture=True, recording=True, texts=tuple(request.prompts))

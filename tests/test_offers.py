@@ -43,8 +43,10 @@ def test_every_published_model_is_offered_without_a_request(model, monkeypatch):
 @pytest.mark.parametrize("bits", TRANSFORMERS)
 def test_sizes_are_those_of_converted_models(offered, bits):
     how = None if bits is None else Quantization(bits)
-    assert network(CONFIGS["transformer"], how).bytes / GB == pytest.approx(TRANSFORMERS[bits], abs=0.005)
-    rest = [network(config, how).bytes for name, config in CONFIGS.items() if name != "transformer"]
+    assert network(CONFIGS["transformer"], how).weights.bytes / GB == pytest.approx(
+        TRANSFORMERS[bits], abs=0.005
+    )
+    rest = [network(config, how).weights.bytes for name, config in CONFIGS.items() if name != "transformer"]
     offer = next(offer for offer in offered if offer.bits == bits)
     assert offer.stored / GB == pytest.approx(TRANSFORMERS[bits] + sum(rest) / GB, abs=0.05)
     assert offer.quantization == how
@@ -61,7 +63,7 @@ def test_a_size_is_what_a_download_plans_and_stores(tmp_path):
     for planned, beside in zip(plan, (0, tokenizer), strict=True):
         config = json.loads((folder / planned.component / "config.json").read_text())
         plain = {key: config[key] for key in config.keys() - {"quantization", "source", "dtype"}}
-        assert network(plain, how).bytes + beside == planned.stored
+        assert network(plain, how).weights.bytes + beside == planned.stored
 
 
 def test_memory_grows_with_bits_and_less_is_taken_streamed(offered):

@@ -1,4 +1,4 @@
-"""What the page needs to know about a model."""
+"""The facts about a model that the page needs."""
 
 from __future__ import annotations
 
