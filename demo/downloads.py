@@ -27,7 +27,7 @@ class DownloadStatus:
 
 
 class Downloads:
-    """One download at a time, in a thread of its own. A cancelled download resumes when it is started again."""
+    """One download at a time, in its own thread. Starting a cancelled one again resumes it."""
 
     def __init__(self, verbose: bool = False) -> None:
         self._verbose = verbose

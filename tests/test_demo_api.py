@@ -92,7 +92,7 @@ def test_a_plan_says_what_a_clip_takes(client):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"prompt": " "}, "prompt is empty"),
+        ({"prompt": " "}, "prompt is required"),
         ({"seconds": 900}, "seconds must be a number from"),
         ({"guidance": 3}, "has no guidance"),
         ({"model": "stranger/horse"}, "there is no model 'stranger/horse' on this machine"),
