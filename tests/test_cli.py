@@ -37,8 +37,8 @@ def test_a_prompt_becomes_a_playable_file(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["", *SHORT], "the prompt is empty"),
-        (["  \n", *SHORT], "the prompt is empty"),
+        (["", *SHORT], "a prompt is required"),
+        (["  \n", *SHORT], "a prompt is required"),
         (["x", "--model", "nonsense"], "there is no model 'nonsense'"),
         (["x", "--model", "."], "not a model folder"),
         (["x", "--seconds", "0"], "seconds must be a number from 0.2 to 60"),
@@ -165,7 +165,7 @@ def test_convert_reports_and_refuses(tmp_path, capsys):
 
     networks.save(networks.published(), tmp_path / "base")
     assert run("convert", "--hf-path", "base", "--mlx-path", "out", "-q", "--q-group-size", "32") == 0
-    assert "left in full: transformer: layers.*.experts.*.gate" in capsys.readouterr().err
+    assert "not quantized: transformer: layers.*.experts.*.gate" in capsys.readouterr().err
     assert run("convert", "--hf-path", "base", "--mlx-path", "out") == 2
     assert run("convert", "--hf-path", "missing", "--mlx-path", "new") == 2
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "out"]
@@ -238,7 +238,7 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["x", "--dialogue", "hi"], "write it as 'speaker, language: text'"),
         (["x", "--image", "missing.png"], "missing.png cannot be opened: No such file"),
         (["x", "--image", "~no-such-person/a.png"], "a home folder that does not exist"),
-        (["x", "--image", ""], "a file's name is empty"),
+        (["x", "--image", ""], "the path is empty"),
         (["x", "--image", "empty"], "empty is empty"),
         (["x", "--image", "."], "cannot be opened: Is a directory"),
         (["x", "--image", "noise.wav"], "not a picture in a known format"),
@@ -251,17 +251,17 @@ LATER = {"made_with": "mlx_happyhorse", "format": 2}
         (["x", "--upscale", "540p", "--model", "small"], "has no upscaler_540p"),
         (["--config-from-metadata", "missing.mp4"], "missing.mp4 cannot be read: No such file"),
         (["--config-from-metadata", "empty"], "is not a clip made by mlx_happyhorse"),
-        (["--config-from-metadata", "foreign.json"], "made by something else"),
-        (["--config-from-metadata", "later.json"], "format 2, this version reads 1: update"),
-        (["--config-from-metadata", "list.json"], "made by something else"),
+        (["--config-from-metadata", "foreign.json"], "made by another program"),
+        (["--config-from-metadata", "later.json"], "format 2, but this version reads 1: update"),
+        (["--config-from-metadata", "list.json"], "made by another program"),
         (["--config-from-metadata", "bad.json"], "seconds must be"),
         (["--config-from-metadata", "sized.json"], "a size must be"),
         (["--config-from-metadata", "pictured.json"], "to repeat it without"),
         (["--config-from-metadata", "unseeded.json"], "cannot be repeated"),
         (["--config-from-metadata", "climbing.json"], "damaged settings: seed is 'x/../../y'"),
         (["--config-from-metadata", "unnamed.json"], "damaged settings: model is"),
-        (["--config-from-metadata", "huge.json"], "made by something else"),
-        (["--config-from-metadata", "plain.mp4"], "made by something else"),
+        (["--config-from-metadata", "huge.json"], "made by another program"),
+        (["--config-from-metadata", "plain.mp4"], "made by another program"),
     ],
 )
 def test_wrong_inputs_get_a_plain_line_and_exit_2(tmp_path, capsys, arguments, message):

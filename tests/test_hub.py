@@ -77,7 +77,7 @@ def test_a_revision_is_pinned(own, monkeypatch, capsys):
 def test_a_repo_that_is_not_here_is_not_asked_for_offline(own, monkeypatch, capsys):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert run("generate", "x", "-m", OWN) == 1
-    assert f"{OWN} is not on this machine" in capsys.readouterr().err
+    assert f"{OWN} is not complete on this machine" in capsys.readouterr().err
     assert not own.requests
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_file_of_a_repo_of_ours_is_fetched_again(own, capsys):
     data = damage(file)
     own.requests.clear()
     assert run("check", OWN) == 1
-    assert "transformer/model.safetensors: is not what it was" in capsys.readouterr().err
+    assert "transformer/model.safetensors: does not match its checksum" in capsys.readouterr().err
     assert run("check", OWN, "--fix") == 0
     assert file.read_bytes() == data and weights_sent(own) == {"transformer"}
 
@@ -161,8 +161,8 @@ def test_a_bar_shows_what_is_fetched_of_a_repo(own, capsys):
 @pytest.mark.parametrize(
     ("name", "value", "code", "said"),
     [
-        ("ALL_PROXY", "socks5://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set"),
-        ("HTTP_PROXY", "nonsense://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY is set"),
+        ("ALL_PROXY", "socks5://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY as set"),
+        ("HTTP_PROXY", "nonsense://127.0.0.1:1", 2, "HTTP_PROXY, HTTPS_PROXY or ALL_PROXY as set"),
         ("HTTP_PROXY", "http://127.0.0.1:1", 1, "the Hub (is not responding|is not reachable)"),
         ("HF_TOKEN", "tökén", 2, "set HF_TOKEN again"),
     ],

@@ -7,7 +7,13 @@ from typing import Any
 from ..errors import DoesNotFit, HappyHorseError, Suggestion
 
 # Where the flag is not the argument's own name.
-FLAGS = {"out": "--mlx-path", "sources": "--hf-path", "folder": "--output-dir", "recipe": "--quant-predicate"}
+FLAGS = {
+    "folder": "--output-dir",
+    "out": "--mlx-path",
+    "quantization": "--quantize",
+    "recipe": "--quant-predicate",
+    "sources": "--hf-path",
+}
 
 
 def in_flags(error: HappyHorseError, command: str) -> str:
