@@ -47,7 +47,7 @@ def _otherwise(begin: StageName) -> str:
     if begin == StageName.SOUND:  # the latents' size is fixed
         return f"Decode it on a machine with more memory, or use {force}."
     which = "smaller" if begin == StageName.UPSCALE else "shorter and no smaller"
-    return f"No {which} clip fits: use a model with fewer bits (happyhorse convert), or {force}."
+    return f"No {which} clip fits: use a model with fewer bits (happyhorse convert), or use {force}."
 
 
 def _suggestion(plan: Plan, planner: Planner, low_ram: bool | None) -> Suggestion | None:
