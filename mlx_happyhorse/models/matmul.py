@@ -18,7 +18,7 @@ DEQUANTIZED = 1 << 25  # elements of a quantized matrix that are dequantized at 
 
 @dataclass(frozen=True)
 class Work:
-    """How much a chip computes at a time, so that it stays responsive and temporary memory small.
+    """The work that a chip does at a time, limited so that it stays responsive and temporary memory small.
 
     `flops` limits one dispatch, `rows` the tokens that pass an MLP together. From `dense_rows` rows on, a
     quantized matrix is dequantized first and multiplied as a dense one. `share` is the fraction of the usual
