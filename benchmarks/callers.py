@@ -1,7 +1,8 @@
-"""Twenty programs at the page's server at once, some leaving, some cancelling: every job ends as it should,
-and memory stays flat.
+"""Let twenty programs use the page's server at once, some leaving, some cancelling.
 
-python benchmarks/callers.py [--rounds 5]
+python benchmarks/callers.py [--rounds 5] [--callers 20]
+
+Every job must end as it should, and memory stay flat.
 """
 
 from __future__ import annotations
@@ -12,15 +13,17 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from gradio_client import Client
 from helpers.demo_server import Server, serving
 
-SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 1}
+SMALL: dict[str, Any] = {"seconds": 0.2, "width": 64, "height": 32, "steps": 1}
 LEAVING = (
     "import os, time; from gradio_client import Client; "
     "c = Client({address!r}, verbose=False); c.submit('left', **{settings!r}, api_name='/generate'); "
@@ -31,8 +34,8 @@ LEAVING = (
 def memory(server: Server) -> float:
     """MB of the server's process."""
     assert server.process is not None
-    lines = Path(f"/proc/{server.process.pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmRSS")) / 1024
+    command = ["ps", "-o", "rss=", "-p", str(server.process.pid)]
+    return int(subprocess.run(command, capture_output=True, check=True).stdout) / 1024
 
 
 def call(server: Server, number: int) -> None:
@@ -50,20 +53,25 @@ def call(server: Server, number: int) -> None:
         job.result()
 
 
-def main() -> None:
+def measure(server: Server, rounds: int, callers: int) -> None:
+    print(f"before     {memory(server):6.0f} MB")
+    jobs = Client(server.address, verbose=False)
+    for number in range(rounds):
+        with ThreadPoolExecutor(callers) as pool:
+            list(pool.map(lambda caller: call(server, caller), range(callers)))
+        while any(job["state"] in ("queued", "running") for job in jobs.predict(api_name="/jobs")):
+            time.sleep(0.2)
+        states = Counter(job["state"] for job in jobs.predict(api_name="/jobs"))
+        print(f"{callers * (number + 1):>3} callers {memory(server):6.0f} MB, {dict(states)}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--callers", type=int, default=20)
+    options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder, serving(Server(Path(folder))) as server:
-        print(f"before     {memory(server):6.0f} MB")
-        for number in range(rounds):
-            with ThreadPoolExecutor(20) as pool:
-                list(pool.map(lambda caller: call(server, caller), range(20)))
-            jobs = Client(server.address, verbose=False)
-            while any(job["state"] in ("queued", "running") for job in jobs.predict(api_name="/jobs")):
-                time.sleep(0.2)
-            states = Counter(job["state"] for job in jobs.predict(api_name="/jobs"))
-            print(f"{20 * (number + 1):>3} callers {memory(server):6.0f} MB, {dict(states)}")
+        measure(server, options.rounds, options.callers)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Decodes clips of several lengths into files, to see that memory does not grow with them.
+"""Decode clips of several lengths into files, to see that memory does not grow with them.
 
-python benchmarks/decoding.py [NARROWER [WIDTH HEIGHT]]
+python benchmarks/decoding.py [--narrower 4] [--size 224 128] [--seconds 1 5 20]
 
-The picture decoder as published, its layers NARROWER (4) times narrower; random weights and latents; frames
+The picture decoder as published, its layers so many times narrower; random weights and latents; frames
 written as they come, each length in a process of its own. Printed are MLX's peaks in the stages sound and
 picture, latents of the length included and their bytes beside it, what the process took at its peak beyond
 what it had taken before, and seconds; then how far the peaks lie apart. The sound decoder is the embedded
@@ -11,7 +11,7 @@ one: a second of sound is less than its window.
 
 from __future__ import annotations
 
-import ctypes
+import argparse
 import multiprocessing
 import os
 import resource
@@ -19,14 +19,14 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-with suppress(OSError):
-    ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import helpers.openblas  # noqa: F401  before MLX
 import mlx.core as mx
 
 from mlx_happyhorse import HappyHorse
@@ -34,10 +34,9 @@ from mlx_happyhorse.convert import tiny
 from mlx_happyhorse.geometry import FPS
 from mlx_happyhorse.models.turbo_decoder import TurboDecoderConfig
 from mlx_happyhorse.outputs.latents import Latents
-from mlx_happyhorse.outputs.mp4 import Mp4Writer
 from mlx_happyhorse.pipeline.state import State
+from mlx_happyhorse.pipeline.writer import ClipWriter
 
-SECONDS = (1, 5, 20)
 MIB = 2**20
 STAGES = ("sound", "picture")
 
@@ -50,14 +49,14 @@ class Decoded(NamedTuple):
     frames: int
 
 
-def settings_of_a_clip(horse: HappyHorse) -> dict:
+def settings_of_a_clip(horse: HappyHorse) -> dict[str, Any]:
     states = list(horse.stream("A red ball bounces.", seconds=0.2, width=64, height=32, steps=1, seed=0))
     latents = states[-1].latents
     assert latents is not None
     return latents.settings
 
 
-def random_latents(settings: dict, seconds: float, width: int, height: int) -> Latents:
+def random_latents(settings: dict[str, Any], seconds: float, width: int, height: int) -> Latents:
     sounds = round(seconds * FPS) + 1
     video, audio = (
         mx.random.normal(shape, key=mx.random.key(sum(shape)))
@@ -83,32 +82,27 @@ def decode(model: Path, seconds: float, width: int, height: int) -> Decoded:
     states = horse.finish(latents, keep_frames=False, force=True)
     with tempfile.TemporaryDirectory() as folder:
         state, frames = write(states, Path(folder) / "clip.mp4")
-    peaks = {taken.stage: taken.bytes for taken in state.taken}
+    peaks: dict[str, int] = {taken.stage: taken.bytes for taken in state.taken}
     return Decoded(size, peaks, process_peak() - before, time.monotonic() - started, frames)
 
 
-def write(states: object, path: Path) -> tuple[State, int]:
-    """As the command line does."""
-    film = sound = None
+def write(states: Iterable[State], path: Path) -> tuple[State, int]:
+    """Write the clip as the command line does; return the last state and the number of frames."""
+    writer = ClipWriter(str(path))
     for state in states:
-        sound = state.sound if state.sound is not None else sound
-        if state.frames is not None:
-            film = film or Mp4Writer(path, sound, state.settings)
-            film.add(state.frames)
-    film.save()
-    film.discard()
-    return state, film.shape[0]
+        writer.add(state)
+    return state, writer.save().shape[0]
 
 
 def process_peak() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def show(model: Path, width: int, height: int, narrower: int) -> None:
+def show(model: Path, width: int, height: int, narrower: int, lengths: Sequence[float]) -> None:
     print(f"{width}×{height}, {narrower} times narrower than published")
     print("      s  frames  latents MiB  sound MiB  picture MiB  process MiB  seconds")
     spawn, found = multiprocessing.get_context("spawn"), []
-    for seconds in SECONDS:
+    for seconds in lengths:
         with ProcessPoolExecutor(1, spawn) as alone:
             done = alone.submit(decode, model, seconds, width, height).result()
         found.append(done)
@@ -126,9 +120,18 @@ def _apart(sizes: list[int]) -> float:
     return 100 * (max(sizes) / min(sizes) - 1)
 
 
-if __name__ == "__main__":
-    narrower, width, height = [int(word) for word in sys.argv[1:]] + [4, 224, 128][len(sys.argv) - 1 :]
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--narrower", type=int, default=4)
+    parser.add_argument("--size", type=int, nargs=2, default=(224, 128), metavar=("WIDTH", "HEIGHT"))
+    parser.add_argument("--seconds", type=float, nargs="+", default=(1, 5, 20))
+    options = parser.parse_args(arguments)
+    width, height = options.size
     with tempfile.TemporaryDirectory() as home:
         os.environ["HAPPYHORSE_HOME"] = home
-        write_model(Path(home) / "model", narrower)
-        show(Path(home) / "model", width, height, narrower)
+        write_model(Path(home) / "model", options.narrower)
+        show(Path(home) / "model", width, height, options.narrower, options.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,8 +1,8 @@
-"""Downloads a 4-bit model for text-to-video: bytes fetched beside bytes used, and the most disk it took.
-
-The Hub is a server on this machine, with the published repos, their files and names, at toy size.
+"""Download a 4-bit model for text-to-video; print bytes fetched beside bytes used, and the most disk it took.
 
 python benchmarks/fetched.py
+
+The Hub is a server on this machine, with the published repos, their files and names, at toy size.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from helpers import published
 from helpers.hub_server import HubServer
 
 PARTS = ("transformer", "text_encoder", "video_decoder", "audio_vae")
+BYTES_PER_SECOND = 10e6
 
 
 def size(folder: Path) -> int:
@@ -33,27 +35,34 @@ def size(folder: Path) -> int:
     return total
 
 
-def main() -> None:
-    with tempfile.TemporaryDirectory() as name, HubServer(Path(name) / "hub") as server:
-        work = Path(name)
-        published.write(work / "hub")
-        server.bytes_per_second = 10e6
+def measure(hub: Path, work: Path, parts: Sequence[str] = PARTS) -> None:
+    """Download from a Hub whose repos lie in `hub`, to `work`."""
+    with HubServer(hub) as server:
+        server.bytes_per_second = BYTES_PER_SECOND
         places = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(work / "home"), "HF_HUB_OFFLINE": "0"}
         places |= {"HAPPYHORSE_HOME": str(work / "models"), "TMPDIR": str(work / "home")}
         (work / "home").mkdir()
         command = [sys.executable, "-m", "mlx_happyhorse", "download", "magihuman-distill", "--q-bits", "4"]
         peak = 0
         with subprocess.Popen(
-            [*command, "--components", *PARTS], env=os.environ | places, stderr=subprocess.DEVNULL
+            [*command, "--components", *parts], env=os.environ | places, stderr=subprocess.DEVNULL
         ) as process:
             while process.poll() is None:
                 peak = max(peak, size(work / "models") + size(work / "home"))
                 time.sleep(0.01)
-        used = sum(published.used(work / "hub")[part] for part in PARTS)
-        shards = (work / "hub" / published.MAGIHUMAN / "distill").glob("*.safetensors")
+        if process.returncode:
+            raise SystemExit("the download failed")
+        used = sum(published.used(hub)[part] for part in parts)
+        shards = (hub / published.MAGIHUMAN / "distill").glob("*.safetensors")
         result, shard = size(work / "models"), max(file.stat().st_size for file in shards)
         print(f"fetched {server.sent():,} bytes of {used:,} used: {100 * (server.sent() / used - 1):+.2f} %")
         print(f"largest use of the disk beyond the result: {max(peak - result, 0) / shard:.3f} source shards")
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        published.write(Path(name) / "hub")
+        measure(Path(name) / "hub", Path(name))
 
 
 if __name__ == "__main__":

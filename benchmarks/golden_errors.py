@@ -1,6 +1,6 @@
-"""Prints how far every network, loop and whole run is from the reference's numbers.
+"""Print how far every network, loop and whole run is from the reference's numbers.
 
-python benchmarks/golden_errors.py   (HAPPYHORSE_GOLDEN names another folder of cases)
+python benchmarks/golden_errors.py [OPTIONS OF PYTEST]   (HAPPYHORSE_GOLDEN names another folder of cases)
 """
 
 from __future__ import annotations
@@ -8,9 +8,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import mlx.core as mx
+import numpy as np
 import pytest
 
 TESTS = Path(__file__).parents[1] / "tests"
+
+Numbers = mx.array | np.ndarray
 
 
 class Printer:
@@ -24,15 +28,21 @@ class Printer:
 
         measure = golden_cases.distance
 
-        def shown(ours: object, reference: object) -> float:
+        def shown(ours: Numbers, reference: Numbers) -> float:
             error = measure(ours, reference)
             print(f"{error:.1e} ", end="")
             return error
 
-        for module in {golden_cases, *(item.module for item in session.items)}:
-            module.distance = shown
+        modules = {item.module for item in session.items if isinstance(item, pytest.Function)}
+        for module in {golden_cases, *modules}:
+            module.distance = shown  # type: ignore[attr-defined]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    files = sorted(str(path) for path in TESTS.glob("test_golden_*.py"))
+    options = ["-s", "-o", "addopts=", "-p", "no:terminal", *(arguments or sys.argv[1:])]
+    return int(pytest.main([*options, *files], plugins=[Printer()]))
 
 
 if __name__ == "__main__":
-    files = sorted(str(path) for path in TESTS.glob("test_golden_*.py"))
-    sys.exit(pytest.main(["-s", "-o", "addopts=", "-p", "no:terminal", *files], plugins=[Printer()]))
+    sys.exit(main())

@@ -1,4 +1,4 @@
-"""Kills a conversion and a download at random moments, and looks at what the next run makes of what is left.
+"""Kill a conversion and a download at random moments, and see what the next run makes of what is left.
 
 Each is killed 30 times (SIGKILL): alone, and again and again until it gets through. Before every next run the
 target must not be there, or be whole; what comes out must be, byte by byte, what an undisturbed run makes.
@@ -9,6 +9,7 @@ python benchmarks/interrupted.py [KILLS]
 
 from __future__ import annotations
 
+import argparse
 import filecmp
 import os
 import random
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -36,7 +38,7 @@ class Task:
         self.environment = os.environ | environment
 
     def run(self, seconds: float | None = None) -> bool:
-        """Whether it got through; it is killed after so many seconds."""
+        """Run the command, killed after so many seconds; return whether it got through."""
         with subprocess.Popen(self.command, env=self.environment, stderr=subprocess.PIPE) as process:
             try:
                 _, said = process.communicate(timeout=seconds)
@@ -76,6 +78,8 @@ def measure(task: Task, kills: int, undisturbed: Path) -> None:
         f"{task.name} ({duration:.1f} s): killed {kills} times, "
         f"{sum(alone)} times finished by the next run and byte-identical"
     )
+    if not kills:
+        return
     task.forget()
     count, fine = 0, True
     while not task.run(draw.uniform(0.4, 0.7) * duration):
@@ -95,22 +99,33 @@ def _killed_once(task: Task, moment: float, undisturbed: Path) -> tuple[bool, bo
     return not through, fine and same(task.target, undisturbed) and not left
 
 
-def main(kills: int) -> None:
+def conversion(hub: Path, work: Path) -> Task:
+    sources = [hub / repo for repo in (published.T5GEMMA, published.STABLE_AUDIO)]
+    sources += [hub / published.MAGIHUMAN / part for part in ("distill", "turbo_vae")]
+    target = work / "converted" / "model"
+    arguments = ["convert", "-q", "--mlx-path", str(target), "--hf-path", *map(str, sources)]
+    return Task("conversion", arguments, target, {})
+
+
+def download(server: HubServer, work: Path) -> Task:
+    places = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(work / "home"), "HF_HUB_OFFLINE": "0"}
+    target = work / "downloaded" / "model"
+    arguments = ["download", "magihuman-distill", "--mlx-path", str(target), "--components", *PARTS]
+    return Task("download", arguments, target, places)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("kills", nargs="?", type=int, default=30)
+    kills = parser.parse_args(arguments).kills
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         published.write(work / "hub")
-        sources = [work / "hub" / repo for repo in (published.T5GEMMA, published.STABLE_AUDIO)]
-        sources += [work / "hub" / published.MAGIHUMAN / part for part in ("distill", "turbo_vae")]
-        target = work / "converted" / "model"
-        convert = ["convert", "-q", "--mlx-path", str(target), "--hf-path", *map(str, sources)]
-        measure(Task("conversion", convert, target, {}), kills, work / "converted undisturbed")
+        measure(conversion(work / "hub", work), kills, work / "converted undisturbed")
         with HubServer(work / "hub") as server:
             server.bytes_per_second = 8e6
-            places = {"HF_ENDPOINT": server.endpoint, "HF_HOME": str(work / "home"), "HF_HUB_OFFLINE": "0"}
-            target = work / "downloaded" / "model"
-            get = ["download", "magihuman-distill", "--mlx-path", str(target), "--components", *PARTS]
-            measure(Task("download", get, target, places), kills, work / "downloaded undisturbed")
+            measure(download(server, work), kills, work / "downloaded undisturbed")
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 30)
+    main()

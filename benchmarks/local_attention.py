@@ -1,6 +1,6 @@
-"""Prints how much work local attention does for a clip of so many latent frames, beside full attention.
+"""Print how much work local attention does for a clip of so many latent frames, beside full attention.
 
-python benchmarks/local_attention.py
+python benchmarks/local_attention.py [--frames 61]
 
 Counts the multiplications of every attention that the model really runs (scores and weighted values), with
 the 1080p upscaler's dimensions: 2040 video tokens a latent frame, 40 heads of 128. Nothing is computed.
@@ -8,6 +8,8 @@ the 1080p upscaler's dimensions: 2040 video tokens a latent frame, 40 heads of 1
 
 from __future__ import annotations
 
+import argparse
+from collections.abc import Sequence
 from unittest.mock import patch
 
 import mlx.core as mx
@@ -37,11 +39,18 @@ def flops(frames: int) -> tuple[float, float]:
     return counted, 4.0 * n * n * HEADS * DIM
 
 
-if __name__ == "__main__":
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--frames", type=int, default=61)
+    most = parser.parse_args(arguments).frames
     print("latent frames   local TFLOP   one frame more   full TFLOP   local/full")
     before = 0.0
-    for frames in range(1, 62):
+    for frames in range(1, most + 1):
         local, full = flops(frames)
         more = (local - before) / 1e12
         print(f"{frames:13}{local / 1e12:14.3f}{more:+17.3f}{full / 1e12:13.3f}{local / full:12.0%}")
         before = local
+
+
+if __name__ == "__main__":
+    main()

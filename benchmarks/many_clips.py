@@ -1,36 +1,38 @@
-"""Makes 200 short clips in one process, and stops runs in the middle, to see whether memory comes back.
+"""Make 200 short clips in one process, and stop runs in the middle, to see whether memory comes back.
 
-python benchmarks/many_clips.py [CLIPS]
+python benchmarks/many_clips.py [CLIPS] [--stages STAGE ...]
 
 The embedded model. Printed are MLX's active memory and the process's resident memory after a tenth of the
 clips and after all. Then, for each stage of a run with a picture, a recording and upscaling, and for the
-sound of one without a recording: what is more in MLX's memory than before, after a run was stopped at the
-stage's first state and at its second, by closing it, by letting go of it, by a KeyboardInterrupt thrown in,
-and by one that comes in its calculations. The garbage collector is off meanwhile; what it finds is printed.
+sound of one without a recording: what is more in MLX's memory than before, after a run was ended at the
+stage's first state and at its second, by closing it, by dropping the last reference to it, by stopping it,
+and by a KeyboardInterrupt in its calculations. The garbage collector is off meanwhile; what it finds is
+printed.
 """
 
 from __future__ import annotations
 
-import ctypes
+import argparse
 import gc
 import os
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-with suppress(OSError):
-    ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import helpers.openblas  # noqa: F401  before MLX
 import mlx.core as mx
 import numpy as np
 
-from mlx_happyhorse import HappyHorse
+from mlx_happyhorse import HappyHorse, State, Stopped
+from mlx_happyhorse.runtime.runs import States
 
 SIZE: dict[str, Any] = {"width": 64, "height": 32, "seconds": 0.2, "steps": 2}
 UPSCALED = {"upscale": "540p", "upscale_size": (128, 64), "upscale_steps": 2}
@@ -38,8 +40,8 @@ STAGES = ("text", "image", "voice", "denoise", "upscale", "sound", "picture")
 STATM = Path("/proc/self/statm")
 MIB = 2**20
 
-States = Generator
-Stop = Callable[[States], None]
+Run = States[State]
+Stop = Callable[[Run], None]
 
 
 def resident() -> int | None:
@@ -48,7 +50,8 @@ def resident() -> int | None:
 
 
 def many(horse: HappyHorse, clips: int) -> None:
-    started, early = time.monotonic(), (0, None)
+    started = time.monotonic()
+    early: tuple[int, int | None] = (0, None)
     for i in range(clips):
         horse.generate(f"A red ball bounces, take {i:04}.", seed=i, **SIZE)
         if i + 1 == max(clips // 10, 1):
@@ -68,20 +71,21 @@ def _show(clips: int, memory: tuple[int, int | None]) -> None:
     print(f"  after {clips:4} clips: MLX {active:,} bytes, process {process_mib}", flush=True)
 
 
-def close(states: States) -> None:
+def close(states: Run) -> None:
     states.close()
 
 
-def let_go(states: States) -> None:
+def drop(states: Run) -> None:
     """The caller's is the last reference."""
 
 
-def throw(states: States) -> None:
-    with suppress(KeyboardInterrupt):
-        states.throw(KeyboardInterrupt)
+def stop(states: Run) -> None:
+    states.stop()
+    with suppress(Stopped, StopIteration):
+        next(states)
 
 
-def interrupt(states: States) -> None:
+def interrupt(states: Run) -> None:
     """At the next thing that is calculated, if anything is."""
 
     def interrupted(*_: Any) -> None:
@@ -91,40 +95,39 @@ def interrupt(states: States) -> None:
         next(states)
 
 
-STOPS: tuple[Stop, ...] = (close, let_go, throw, interrupt)
+STOPS: tuple[Stop, ...] = (close, drop, stop, interrupt)
 
 
-def left_by(horse: HappyHorse, stage: str, count: int, stop: Stop, inputs: dict[str, Any]) -> int | None:
+def left_by(horse: HappyHorse, stage: str, count: int, end: Stop, inputs: dict[str, Any]) -> int | None:
     """Bytes; None if the stage has no `count` states."""
     before = mx.get_active_memory()
-    reached = _run_until(horse, stage, count, stop, inputs)
+    reached = _run_until(horse, stage, count, end, inputs)
     return mx.get_active_memory() - before if reached else None
 
 
-def _run_until(horse: HappyHorse, stage: str, count: int, stop: Stop, inputs: dict[str, Any]) -> bool:
+def _run_until(horse: HappyHorse, stage: str, count: int, end: Stop, inputs: dict[str, Any]) -> bool:
     seen = 0
-    states = horse.stream(f"A ball, {stage} {count} {stop.__name__} {len(inputs)}.", seed=0, **inputs)
+    states = horse.stream(f"A ball, {stage} {count} {end.__name__} {len(inputs)}.", seed=0, **inputs)
     for state in states:
         seen += state.stage == stage
         if seen == count:
             del state
-            stop(states)
+            end(states)
             return True
     return False
 
 
-def stopped(horse: HappyHorse, stages: tuple[str, ...], inputs: dict[str, Any]) -> None:
+def stopped(horse: HappyHorse, stages: Sequence[str], inputs: dict[str, Any]) -> None:
     for stage in stages:
         for count in (1, 2):
-            found = {stop.__name__: left_by(horse, stage, count, stop, inputs) for stop in STOPS}
+            found = {end.__name__: left_by(horse, stage, count, end, inputs) for end in STOPS}
             print(f"  {stage:8} state {count}: ", end="")
             print(
                 ", ".join(f"{name} {more:+,}" for name, more in found.items() if more is not None), flush=True
             )
 
 
-def main(clips: int) -> None:
-    warnings.simplefilter("ignore")
+def measure(clips: int, stages: Sequence[str]) -> None:
     horse = HappyHorse.load("tiny")
     print(f"{clips} clips of {SIZE['seconds']} s, {SIZE['width']}×{SIZE['height']}")
     many(horse, clips)
@@ -138,15 +141,24 @@ def main(clips: int) -> None:
     gc.disable()
     before = mx.get_active_memory()
     print(f"stopped runs: bytes beyond what MLX held before, of {before:,}")
-    stopped(horse, STAGES, all_stages)
+    stopped(horse, stages, all_stages)
     print("  without picture, recording and upscaling")
-    stopped(horse, ("sound", "picture"), SIZE)
+    stopped(horse, [stage for stage in stages if stage in ("sound", "picture")], SIZE)
+    gc.enable()
     after, found = mx.get_active_memory(), gc.collect()
     print(f"  all in all {after - before:+,}; the garbage collector then found {found} objects, ", end="")
     print(f"which held {after - mx.get_active_memory():,} bytes")
 
 
-if __name__ == "__main__":
-    with tempfile.TemporaryDirectory() as home:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("clips", nargs="?", type=int, default=200)
+    parser.add_argument("--stages", nargs="+", choices=STAGES, default=STAGES, metavar="STAGE")
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings(action="ignore"), tempfile.TemporaryDirectory() as home:
         os.environ["HAPPYHORSE_HOME"] = home
-        main(int(sys.argv[1]) if len(sys.argv) > 1 else 200)
+        measure(options.clips, options.stages)
+
+
+if __name__ == "__main__":
+    main()

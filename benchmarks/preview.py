@@ -1,6 +1,6 @@
-"""How near previews come to the decoded frames, shrunk to their size, and what they cost beside a step.
+"""Print how near previews come to the decoded frames, shrunk to their size, and what they cost beside a step.
 
-python benchmarks/preview.py
+python benchmarks/preview.py [--clips 5] [--seconds 1] [--size 128 96]
 
 For both kinds of decoder at toy size, with random weights: those of `tiny` and of the golden Wan decoder.
 Errors are root mean squares in steps of 255, on clips that the map has not learned from; "one colour" is the
@@ -9,13 +9,15 @@ error of a picture of the frames' mean colour.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import numpy as np
@@ -25,15 +27,12 @@ from mlx_happyhorse import HappyHorse, State
 from mlx_happyhorse.notes import listening
 from mlx_happyhorse.pipeline.preview import Colours
 
-CLIP = {"seconds": 1, "width": 128, "height": 96, "steps": 4}
-LEARNED = 4
 
-
-def clip_of(horse: HappyHorse, seed: int) -> tuple[np.ndarray, np.ndarray, list[float]]:
-    """The last preview, the decoded colours of the same cells, and seconds by step."""
+def clip_of(horse: HappyHorse, seed: int, clip: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, list[float]]:
+    """Return the last preview, the decoded colours of the same cells, and the seconds of every step."""
     colours, times, started = Colours(), [], time.monotonic()
     shown: State | None = None
-    for state in horse.stream("A ball.", seed=seed, keep_frames=False, preview=True, **CLIP):
+    for state in horse.stream("A ball.", seed=seed, keep_frames=False, preview=True, **clip):
         if state.stage == "denoise":
             times.append(time.monotonic() - started)
         shown = state if state.preview is not None else shown
@@ -48,10 +47,10 @@ def rms(error: np.ndarray) -> float:
     return float(np.sqrt(np.mean(error**2)))
 
 
-def show(name: str, horse: HappyHorse) -> None:
-    for seed in range(LEARNED + 1):
-        preview, decoded, times = clip_of(horse, seed)
-        if seed in (0, LEARNED):
+def show(name: str, horse: HappyHorse, clips: int, clip: dict[str, Any]) -> None:
+    for seed in range(clips):
+        preview, decoded, times = clip_of(horse, seed, clip)
+        if seed in (0, clips - 1):
             error, plain = rms(preview - decoded), rms(decoded - decoded.mean((0, 1, 2)))
             print(f"{name:<6} after {seed} clips: error {error:5.1f} of 255, one colour {plain:5.1f}")
     kept = horse.kept_preview()
@@ -64,7 +63,21 @@ def show(name: str, horse: HappyHorse) -> None:
     print(f"{name:<6} a preview takes {1000 * each:.1f} ms, a step {1000 * np.mean(times):.0f} ms")
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--clips", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1)
+    parser.add_argument("--size", type=int, nargs=2, default=(128, 96), metavar=("WIDTH", "HEIGHT"))
+    options = parser.parse_args(arguments)
+    clip = {"seconds": options.seconds, "width": options.size[0], "height": options.size[1], "steps": 4}
+    with tempfile.TemporaryDirectory() as home, listening(lambda note: None):
+        os.environ["HAPPYHORSE_HOME"] = home
+        for name, horse in (
+            ("turbo", HappyHorse.load("tiny")),
+            ("wan", golden_model("distill", turbo=False)),
+        ):
+            show(name, horse, options.clips, clip)
+
+
 if __name__ == "__main__":
-    with listening(lambda note: None):
-        show("turbo", HappyHorse.load("tiny"))
-        show("wan", golden_model("distill", turbo=False))
+    main()

@@ -1,6 +1,6 @@
-"""Prints what each way to quantize the transformer costs: its size, and how far it leads the output astray.
+"""Print what each way to quantize the transformer costs: its size, and how far it leads the output astray.
 
-python benchmarks/quantization.py     (some minutes on two cores)
+python benchmarks/quantization.py [--quick]     (some minutes on two cores; --quick: seconds)
 
 Sizes are those of the published 40 layers. Errors are relative, beside the same weights in bf16, all computed
 in fp32 so that nothing else differs: of the golden network's velocity and final latents (8 distilled steps;
@@ -11,10 +11,12 @@ are random: this shows what holds for the architecture, not for one training.
 
 from __future__ import annotations
 
+import argparse
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import helpers.openblas  # noqa: F401  before MLX
 import mlx.core as mx
 import numpy as np
-from helpers.golden_cases import FOLDER, Case, latents
-from test_golden_networks import transformer
+from helpers.golden_cases import FOLDER, Case, latents, transformer
 
 from mlx_happyhorse.convert.layouts.published import Component
 from mlx_happyhorse.convert.write.quantization import RECIPES, Format, Prepared, Quantization, prepare
@@ -36,8 +37,10 @@ from mlx_happyhorse.storage.weights import build, parameters
 
 OUTLIERS, DEEP_SEEDS = 0.5, 2  # spread of the columns' factors, and how many deep networks have them
 GELU, SHARED = 0, 20  # layers that stand for their kind: an expert of the last four is as a shared one
+NARROW = TransformerConfig(hidden_size=256, num_heads=2, num_kv_heads=1, gelu_size=512, swiglu_size=384)
 LARGE_OF = {True: ("qkv", "proj", "up", "down"), False: ("qkv", "proj", "gate_up", "down")}
 
+Tensors = dict[str, Any]  # arrays, by name
 Errors = np.ndarray  # relative, one of each output
 
 
@@ -55,7 +58,7 @@ class Way:
         name = f"{how.bits} bits, group {how.group_size}" if how.mode == "affine" else how.mode
         return name if self.recipe == "uniform" else f"{name}, {self.recipe}"
 
-    def prepare(self, config: dict[str, Any], tensors: dict[str, mx.array]) -> Prepared:
+    def prepare(self, config: dict[str, Any], tensors: Tensors) -> Prepared:
         return prepare(Component(config, tensors), "bfloat16", self.quantization, self.recipe)
 
 
@@ -71,7 +74,7 @@ def ways() -> Iterator[Way]:
 
 
 @cache
-def full() -> tuple[dict[str, Any], dict[str, mx.array]]:
+def full() -> tuple[dict[str, Any], Tensors]:
     """The published network; its weights are never computed."""
     config = {"type": "transformer", **TransformerConfig().to_dict()}
     return config, parameters(build(config))
@@ -110,10 +113,11 @@ class Network:
 
 def deep(seed: int) -> Network:
     """As many layers as published, of random weights with outliers: its velocity."""
-    sizes = {"num_heads": 6, "num_kv_heads": 2, "head_dim": 32, "gelu_size": 768, "swiglu_size": 512}
-    model = Transformer(TransformerConfig(hidden_size=192, text_channels=224, **sizes))
+    heads = TransformerConfig(hidden_size=192, num_heads=6, num_kv_heads=2, head_dim=32)
+    model = Transformer(replace(heads, text_channels=224, gelu_size=768, swiglu_size=512))
     model.dtype = mx.float32
-    rng, tensors = np.random.default_rng(seed), {}
+    rng = np.random.default_rng(seed)
+    tensors: Tensors = {}
     for name, tensor in parameters(model).items():
         if tensor.ndim > 1:
             weight = rng.standard_normal(tensor.shape, np.float32) / tensor.shape[1] ** 0.5
@@ -121,30 +125,36 @@ def deep(seed: int) -> Network:
             tensor = with_outliers(weight, rng) if large else mx.array(weight)
         tensors[name] = tensor
     model.load_weights(list(tensors.items()))
-    inputs = [mx.array(rng.standard_normal(s, np.float32)) for s in ((3, 4, 6, 48), (9, 64), (7, 224))]
-    return Network(model, lambda model: sampling.Velocity(model)(*inputs))
+    shapes = (3, 4, 6, 48), (9, 64), (7, 224)
+    video, audio, text = (mx.array(rng.standard_normal(shape, np.float32)) for shape in shapes)
+    return Network(model, lambda model: sampling.Velocity(model)(video, audio, text))
 
 
-def golden() -> Network:
-    """The reference's network of six layers: velocity and final latents, distilled and base."""
+def golden(steps: tuple[int, int]) -> Network:
+    """The reference's network of six layers: velocity, and final latents after so many distilled and base
+    steps."""
     base, distill = (
         Case(FOLDER / f"transformer.{name}.safetensors") for name in ("t2v-base", "ti2v-distill")
     )
 
     def outputs(model: Transformer) -> Iterator[mx.array]:
-        inputs = ([latents(case[f"in.{n}"]) for n in ("video", "audio", "text")] for case in (base, distill))
-        for pair in zip(*(sampling.Velocity(model)(*three) for three in inputs), strict=True):
+        for pair in zip(velocity(model, base), velocity(model, distill), strict=True):
             yield mx.concatenate([x.reshape(-1) for x in pair])
-        yield from final(model, distill, 8, draw=distill.draw(), image=latents(distill["in.image"]))
-        avoided = {"negative_text": latents(base["in.negative_text"]), "guidance": sampling.Guidance()}
-        yield from final(model, base, 32, **avoided)
+        yield from final(model, distill, steps[0], draw=distill.draw(), image=latents(distill["in.image"]))
+        negative = latents(base["in.negative_text"])
+        yield from final(model, base, steps[1], negative_text=negative, guidance=sampling.Guidance())
 
     return Network(transformer(base, "float32"), outputs)
 
 
+def velocity(model: Transformer, case: Case) -> tuple[mx.array, mx.array]:
+    video, audio, text = (latents(case[f"in.{name}"]) for name in ("video", "audio", "text"))
+    return sampling.Velocity(model)(video, audio, text)
+
+
 def final(model: Transformer, case: Case, steps: int, **settings: Any) -> tuple[mx.array, mx.array]:
-    inputs = (latents(case[f"in.{name}"]) for name in ("text", "video", "audio"))
-    *_, last = sampling.denoise(model, *inputs, steps=steps, **settings)
+    text, video, audio = (latents(case[f"in.{name}"]) for name in ("text", "video", "audio"))
+    *_, last = sampling.denoise(model, text, video, audio, steps=steps, **settings)
     return last.video, last.audio
 
 
@@ -157,12 +167,11 @@ def distance(x: np.ndarray, exact: np.ndarray) -> float:
     return float(np.linalg.norm(x - exact) / np.linalg.norm(exact))
 
 
-class FullSize:
-    """One expert of the published size, with 64 tokens before it."""
+class Layer:
+    """One expert of the published size, or of another, with 64 tokens before it."""
 
-    def __init__(self, layer: int):
+    def __init__(self, layer: int, config: TransformerConfig):
         self.layer, self.rng = layer, np.random.default_rng(layer)
-        config = TransformerConfig()
         self.expert = Expert(config, gelu=layer in config.gelu_layers)
         self.names = LARGE_OF[layer in config.gelu_layers]
         self.weights = {name: self.draw(self.expert[name].weight.shape) for name in self.names}
@@ -202,15 +211,20 @@ def columns(errors: Errors) -> str:
     return "".join(f"{e:8.4f}" for e in (*errors[:2], *finals))
 
 
-def main() -> None:
-    shallow, deeper = golden(), [deep(seed) for seed in range(DEEP_SEEDS)]
-    layers = [FullSize(layer) for layer in (GELU, SHARED)]
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args(arguments).quick
+    size = NARROW if quick else TransformerConfig()
+    shallow = golden((1, 2) if quick else (8, 32))
+    deeper = [deep(seed) for seed in range(1 if quick else DEEP_SEEDS)]
+    layers = [Layer(layer, size) for layer in (GELU, SHARED)]
     parameter_count = sum(t.size for t in full()[1].values())
     print(f"{'':52}{'golden, 6 layers':36}{'40 layers':16}full-size layer")
     print(f"{'':30}{'size':>10}{'bits':>7}     video   audio 8 steps      32   video   audio    GELU  SwiGLU")
-    for way in ways():
-        size = stored_bytes(way)
-        line = f"{way!s:30}{size / 1e9:7.2f} GB{8 * size / parameter_count:7.2f}  "
+    for way in islice(ways(), 2 if quick else None):
+        stored = stored_bytes(way)
+        line = f"{way!s:30}{stored / 1e9:7.2f} GB{8 * stored / parameter_count:7.2f}  "
         if way.quantization is not None:
             velocities = root_mean_square(network.errors(way) for network in deeper)
             updates = [layer.errors(way)[-1] for layer in layers]

@@ -1,42 +1,43 @@
-"""The transformer's work in pieces against all at once: does it give the same, and how much memory it takes.
+"""Compare the transformer's work in chunks with all at once: the results, and how much memory it takes.
 
-python benchmarks/splitting.py    (some minutes, up to 20 GB of memory)
+python benchmarks/splitting.py [--quick]    (some minutes, up to 20 GB of memory; --quick: only small grids)
 
-A transformer of few narrow layers, experts of one modality, GELU and local layers among them, fp32, made-up
+A transformer of few narrow layers, experts of one modality, GELU and local layers among them, fp32, random
 weights. First a small sequence: the largest difference of split work from unsplit, relative to the largest
 number. Then sequences as long as those of clips of 5 s at 540p and at 1080p: MLX's peak over what was there
-before. Pieces are those that an M1 gets at full width. A processor writes attention's scores down: where
-these do not fit, unsplit work is not run, and only their size is printed. It also is slow at them: at 1080p
-it computes attention once for each number of queries and keys, which decide on the peak, and puts zeros in
-place of the others.
+before. Chunks are those that an M1 gets at full width. A CPU materialises attention's scores: where these
+do not fit, unsplit work is not run, and only their size is printed. It also is slow at them: at 1080p it
+computes attention once for each number of queries and keys, which decide on the peak, and puts zeros in place
+of the others.
 """
 
 from __future__ import annotations
 
-import ctypes
+import argparse
 import math
+import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
 
-with suppress(OSError):
-    ctypes.CDLL("libopenblas.so.0", mode=ctypes.RTLD_GLOBAL)
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
+import helpers.openblas  # noqa: F401  before MLX
 import mlx.core as mx
 
 from mlx_happyhorse.diffusion.sequence import coordinates, rotation
 from mlx_happyhorse.models import transformer
 from mlx_happyhorse.models.matmul import UNLIMITED, Work
 from mlx_happyhorse.models.transformer import Transformer, TransformerConfig
-from mlx_happyhorse.planning.hardware import CHIPS, DISPATCH_SECONDS, MLP_ROWS
-from mlx_happyhorse.planning.plan import STREAMED_ROWS
+from mlx_happyhorse.planning.hardware import CHIPS, DISPATCH_SECONDS, MLP_ROWS, STREAMED_ROWS
 
 MIB = 2**20
-MOST = 12e9  # bytes of scores that may be written down
-PROCESSOR = mx.default_device() == mx.cpu
+MOST = 12e9  # bytes of scores that may be materialised
+CPU = mx.default_device() == mx.cpu
 FULL_WIDTH = TransformerConfig().num_heads * TransformerConfig().head_dim
 SMALL = TransformerConfig(
     hidden_size=256,
@@ -84,10 +85,10 @@ class Case:
         self.tokens = math.prod(grid) + audio + text
         channels = config.video_channels, config.audio_channels, config.text_channels
         counts = math.prod(grid), audio, text
-        self.inputs = [mx.random.normal(shape) for shape in zip(counts, channels, strict=True)]
+        self.video, self.audio, self.text = map(mx.random.normal, zip(counts, channels, strict=True))
         angles = coordinates(grid, audio, text, config.coordinates)
         self.rope = rotation(angles, config.rope_bands)
-        mx.eval(self.model.parameters(), self.inputs, self.rope)
+        mx.eval(self.model.parameters(), self.video, self.audio, self.text, self.rope)
 
     @property
     def scores(self) -> int:
@@ -99,11 +100,11 @@ class Case:
         mx.clear_cache()
         mx.reset_peak_memory()
         before, started = mx.get_active_memory(), time.monotonic()
-        out = self.model(*self.inputs, rope=self.rope, frames=self.frames)
+        out = self.model(self.video, self.audio, self.text, self.rope, self.frames)
         mx.eval(out)
         return Ran(out, mx.get_peak_memory() - before, time.monotonic() - started)
 
-    def pieces(self) -> dict[str, Work]:
+    def chunks(self) -> dict[str, Work]:
         """What an M1 gets at once, in proportion to the width here."""
         config = self.model.config
         share = config.num_heads * config.head_dim / FULL_WIDTH
@@ -114,7 +115,7 @@ class Case:
 def difference(out: Out, expected: Out) -> float:
     """The largest, in relation to the largest number."""
     pairs = zip(out, expected, strict=True)
-    return max((mx.abs(a - b).max() / mx.abs(b).max()).item() for a, b in pairs)
+    return max(float(mx.abs(a - b).max() / mx.abs(b).max()) for a, b in pairs)
 
 
 def show_differences(case: Case) -> None:
@@ -129,7 +130,8 @@ def show_differences(case: Case) -> None:
 @contextmanager
 def some_attention() -> Iterator[None]:
     """Attention is computed once for each number of queries and keys."""
-    seen, attend = set(), transformer.attend
+    attend = transformer.attend
+    seen: set[tuple[int, int]] = set()
 
     def attend_once(q: mx.array, k: mx.array, v: mx.array) -> mx.array:
         if (len(q), len(k)) in seen:
@@ -147,8 +149,8 @@ def show_peaks(name: str, case: Case, full: bool = True, all_attention: bool = T
     dims = f"{config.num_layers} layers, {config.num_heads} heads of {config.head_dim}"
     scores = f", scores of all tokens {case.scores / MIB:,.0f} MiB" if full else ""
     print(f"{name}: {case.tokens} tokens, {dims}{scores}", flush=True)
-    works = {"unsplit": UNLIMITED} | case.pieces()
-    if full and PROCESSOR and case.scores > MOST:
+    works = {"unsplit": UNLIMITED} | case.chunks()
+    if full and CPU and case.scores > MOST:
         print(f"  {'unsplit':16}not run", flush=True)
         del works["unsplit"]
     expected = None
@@ -162,9 +164,17 @@ def show_peaks(name: str, case: Case, full: bool = True, all_attention: bool = T
         expected = expected or ran.out
 
 
-if __name__ == "__main__":
-    show_differences(Case(SMALL, (8, 6, 10), 29, 40))
-    show_peaks("540p", Case(MIDDLE, (32, 16, 28), 126, 300))
-    large, every = (32, 34, 60), not PROCESSOR
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--quick", action="store_true")
+    quick = parser.parse_args(arguments).quick
+    show_differences(Case(SMALL, (3, 3, 3), 3, 2) if quick else Case(SMALL, (8, 6, 10), 29, 40))
+    middle, large = ((3, 4, 6), (3, 4, 6)) if quick else ((32, 16, 28), (32, 34, 60))
+    show_peaks("540p", Case(MIDDLE, middle, 126, 300))
+    every = quick or not CPU
     show_peaks("1080p, every layer local", Case(LOCAL, large, 126, 300), full=False, all_attention=every)
     show_peaks("1080p, most layers local", Case(LARGE, large, 126, 300), all_attention=every)
+
+
+if __name__ == "__main__":
+    main()

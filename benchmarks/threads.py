@@ -1,7 +1,8 @@
-"""Threads that generate at once, and runs that are advanced by changing threads: right clips, MLX's limits as
-before.
+"""Generate on several threads at once, and advance runs from changing threads.
 
 python benchmarks/threads.py [--seconds 10]
+
+Clips must be those of a single thread, and MLX's limits afterwards as before.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import os
 import tempfile
 import threading
 import time
-
-os.environ["HAPPYHORSE_HOME"] = tempfile.mkdtemp()
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -21,7 +22,7 @@ from mlx_happyhorse import Clip, HappyHorse
 from mlx_happyhorse.notes import listening
 from mlx_happyhorse.runtime.memory import WINOGRAD
 
-SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
+SMALL: dict[str, Any] = {"seconds": 0.2, "width": 64, "height": 32, "steps": 2}
 SEEDS = 4
 
 
@@ -58,24 +59,30 @@ def hand_around(horse: HappyHorse, seed: int) -> Clip:
     return clips[0]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--seconds", type=float, default=10)
-    seconds = parser.parse_args().seconds
+def compare(
+    first: int,
+    horse: HappyHorse,
+    make: Callable[[HappyHorse, int], Clip],
+    expected: list[np.ndarray],
+    stop: float,
+    made: list[bool],
+) -> None:
+    """Make one clip after another, beginning with seed `first`; note in `made` whether each is right."""
+    seed = first
+    while time.monotonic() < stop:
+        made.append(np.array_equal(make(horse, seed).video, expected[seed]))
+        seed = (seed + 1) % SEEDS
+
+
+def measure(seconds: float) -> None:
     horse, before = HappyHorse.load("tiny"), limits()
     expected = [generate(horse, seed).video for seed in range(SEEDS)]
     for make in (generate, hand_around):
         made: list[bool] = []
         stop = time.monotonic() + seconds
 
-        def work(offset: int, make=make, made=made, stop=stop) -> None:  # type: ignore[no-untyped-def]
-            count = offset
-            while time.monotonic() < stop:
-                seed = count % SEEDS
-                made.append(np.array_equal(make(horse, seed).video, expected[seed]))
-                count += 1
-
-        threads = [threading.Thread(target=work, args=(offset,)) for offset in range(2)]
+        work = (horse, make, expected, stop, made)
+        threads = [threading.Thread(target=compare, args=(first, *work)) for first in range(2)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -83,6 +90,14 @@ def main() -> None:
         wrong = made.count(False)
         print(f"{make.__name__:<12} {len(made)} clips by 2 threads in {seconds:.0f} s, {wrong} wrong")
     print("MLX's limits are as before" if limits() == before else f"limits: {before} → {limits()}")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=float, default=10)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["HAPPYHORSE_HOME"] = home
+        measure(parser.parse_args(arguments).seconds)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from helpers.golden_cases import (
     latents,
     network,
     strays_no_further,
+    transformer,
     weights_in,
 )
 
@@ -22,17 +23,6 @@ TOLERANCE = 1e-4
 
 def test_the_folder_holds_cases_and_none_without_a_test():
     assert kinds() and kinds() <= KINDS
-
-
-def transformer(case: Case, dtype: str):
-    return network(
-        case,
-        "transformer",
-        dtype,
-        local_attn_layers=case.setting("local_attn_layers"),
-        frame_receptive_field=case.setting("frame_receptive_field"),
-        coords=case.settings["coords"],
-    )
 
 
 def velocity(case: Case, dtype: str) -> tuple[mx.array, mx.array]:

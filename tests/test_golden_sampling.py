@@ -3,8 +3,7 @@
 import mlx.core as mx
 import numpy as np
 import pytest
-from helpers.golden_cases import FOLDER, Case, distance, each, latents, strays_no_further
-from test_golden_networks import transformer
+from helpers.golden_cases import FOLDER, Case, distance, each, latents, strays_no_further, transformer
 
 from mlx_happyhorse.diffusion import sampling, sequence, upscaling
 from mlx_happyhorse.models.transformer import gelu7, local_windows, rotate, swiglu7

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 
 from mlx_happyhorse.convert import convert
+from mlx_happyhorse.models.transformer import Transformer
 from mlx_happyhorse.storage import weights
 
 OURS = Path(__file__).parents[1] / "golden"
@@ -29,7 +30,9 @@ KINDS = {"transformer", "text_encoder", "video_vae", "turbo_decoder", "audio_vae
 
 class Case:
     def __init__(self, path: Path):
-        self.tensors, self.settings = mx.load(str(path), return_metadata=True)
+        loaded: Any = mx.load(str(path), return_metadata=True)
+        self.tensors: dict[str, mx.array] = loaded[0]
+        self.settings: dict[str, str] = loaded[1]
 
     def __getitem__(self, name: str) -> mx.array:
         return self.tensors[name]
@@ -114,3 +117,14 @@ def converted(source: Path, dtype: str = "float32", settings: str = "{}") -> Pat
 def network(case: Case, component: str, dtype: str = "float32", **settings: Any) -> Any:
     folder = converted(weights_in(case.settings["weights"]), dtype, json.dumps(settings))
     return weights.load(folder / component)
+
+
+def transformer(case: Case, dtype: str) -> Transformer:
+    return network(
+        case,
+        "transformer",
+        dtype,
+        local_attn_layers=case.setting("local_attn_layers"),
+        frame_receptive_field=case.setting("frame_receptive_field"),
+        coords=case.settings["coords"],
+    )

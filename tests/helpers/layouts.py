@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlx.core as mx
 import numpy as np
@@ -18,7 +19,12 @@ Write = Callable[[Tensors, Path], Path]  # writes tensors into a folder; returns
 
 
 def golden(network: str) -> Tensors:
-    return mx.load(str(GOLDEN / f"{network}-tiny" / "model.safetensors"))
+    return load(GOLDEN / f"{network}-tiny" / "model.safetensors")
+
+
+def load(file: Path) -> Tensors:
+    tensors: Any = mx.load(str(file))
+    return tensors
 
 
 def settings_of(network: str, folder: Path) -> None:
@@ -31,7 +37,7 @@ def settings_of(network: str, folder: Path) -> None:
 def shards(tensors: Tensors, folder: Path, count: int, stem: str, index: bool = True) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     names = sorted(tensors)
-    where = {}
+    where: dict[str, str] = {}
     for i in range(count):
         file = f"{stem}-{i + 1:05d}-of-{count:05d}.safetensors"
         part = names[i::count]

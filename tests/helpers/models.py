@@ -4,6 +4,7 @@ from functools import cache
 from pathlib import Path
 
 from helpers.golden_cases import WORK
+
 from mlx_happyhorse import HappyHorse
 from mlx_happyhorse.convert import convert
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import mlx.core as mx
 import numpy as np
+from helpers import layouts
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 MAGIHUMAN = "GAIR/daVinci-MagiHuman"
@@ -146,8 +147,7 @@ class _Normal:
 
 
 def _golden(folder: str) -> Tensors:
-    tensors: Tensors = mx.load(str(GOLDEN / folder / "model.safetensors"))
-    return dict(sorted(tensors.items()))
+    return dict(sorted(layouts.load(GOLDEN / folder / "model.safetensors").items()))
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:
@@ -175,5 +175,5 @@ def _pickled(path: Path, key: str | None = None) -> dict[str, int]:
 
 
 def _bytes_in(folder: Path, prefix: str = "") -> int:
-    tensors = (mx.load(str(file)).items() for file in folder.glob("model*.safetensors"))
+    tensors = (layouts.load(file).items() for file in folder.glob("model*.safetensors"))
     return sum(tensor.nbytes for file in tensors for name, tensor in file if name.startswith(prefix))

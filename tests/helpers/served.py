@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from huggingface_hub import constants
-
 from helpers.hub_server import HubServer
+from huggingface_hub import constants
 
 
 @contextmanager
-def asking(server: HubServer, folder: Path):
+def asking(server: HubServer, folder: Path) -> Iterator[None]:
     """The Hub's library asks this server, and all that is kept is kept below `folder`."""
     values = {
         "ENDPOINT": server.endpoint,

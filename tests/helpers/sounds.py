@@ -1,5 +1,8 @@
 """Recordings for tests."""
 
+from pathlib import Path
+from typing import Any
+
 import av
 import numpy as np
 
@@ -13,21 +16,23 @@ def speech(seconds: float, rate: int = 48_000, seed: int = 0) -> np.ndarray:
     return (0.2 * loud * (voice + 0.2 * random.standard_normal(len(t)))).astype(np.float32)
 
 
-def write(path, samples, rate=48_000, codec="pcm_s16le", layout="mono"):
+def write(
+    path: str | Path, samples: np.ndarray, rate: int = 48_000, codec: str = "pcm_s16le", layout: str = "mono"
+) -> str | Path:
     """Samples (n,) or (channels, n) as a sound file; its ending says of what kind."""
     planes = np.atleast_2d(samples).astype(np.float32)
     with av.open(str(path), "w") as file:
-        stream = file.add_stream(codec, rate=rate, layout=layout)
+        stream: Any = file.add_stream(codec, rate=rate, layout=layout)
         for start in range(0, planes.shape[1], rate):
-            piece = np.ascontiguousarray(planes[:, start : start + rate])
-            frame = av.AudioFrame.from_ndarray(piece, format="fltp", layout=layout)
+            chunk = np.ascontiguousarray(planes[:, start : start + rate])
+            frame = av.AudioFrame.from_ndarray(chunk, format="fltp", layout=layout)
             frame.sample_rate, frame.pts = rate, start
             file.mux(stream.encode(frame))
         file.mux(stream.encode(None))
     return path
 
 
-def heard_in(path, rate=44_100):
+def heard_in(path: str | Path, rate: int = 44_100) -> np.ndarray:
     """The sound of a video file, (samples, 2)."""
     with av.open(str(path)) as file:
         resampler = av.AudioResampler("fltp", "stereo", rate)
@@ -36,7 +41,7 @@ def heard_in(path, rate=44_100):
         return np.concatenate([f.to_ndarray().T for f in frames])
 
 
-def best_lag(heard, said, most=4000):
+def best_lag(heard: np.ndarray, said: np.ndarray, most: int = 4000) -> tuple[int, float]:
     """The shift at which two sounds (n,) resemble each other most, and their correlation there."""
     n = min(len(heard), len(said))
     size = 2 * n
