@@ -27,18 +27,6 @@ SMALL = {"seconds": 0.2, "width": 64, "height": 32, "steps": 1}
 ENDPOINTS = {"/generate", "/plan", "/submit", "/status", "/stop", "/jobs"}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    with serving(Server(tmp_path_factory.mktemp("api"), "--mcp")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def slow(tmp_path_factory):
-    with serving(Server(tmp_path_factory.mktemp("slow"), slow=0.2)) as server:
-        yield server
-
-
 @pytest.fixture
 def client(server, tmp_path):
     return connect(server, tmp_path)

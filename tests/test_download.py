@@ -43,13 +43,6 @@ class Model(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("hub")
-    published.write(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def model(root, tmp_path_factory):
     folder = tmp_path_factory.mktemp("downloaded")
     with HubServer(root, redirect=True) as server:

@@ -8,7 +8,6 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from helpers.demo_server import Server, serving
 from helpers.sounds import speech, write
 from PIL import Image
 
@@ -48,13 +47,6 @@ def test_script(script, tmp_path, monkeypatch):
     for clip in clips:
         with av.open(str(clip)) as file:
             assert sum(1 for _ in file.decode(video=0)) > 0
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    pytest.importorskip("gradio")
-    with serving(Server(tmp_path_factory.mktemp("readme"), "--mcp")) as server:
-        yield server
 
 
 @pytest.mark.parametrize("script", TALKING)
